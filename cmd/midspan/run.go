@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"midspan/internal/daemon"
+	"midspan/internal/engine"
+	"midspan/internal/engine/relay"
+	"midspan/internal/plan"
+)
+
+func runCommand(ui *ui) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run FILE",
+		Short: "Forward what the file says (the daemon)",
+		Long: `Forward what the file says, until SIGTERM (drain) or SIGINT (stop at once).
+SIGHUP reads the file again. The daemon's own messages go to stderr, the access
+log where the file says (stdout by default).`,
+		Example: "  midspan run /etc/midspan/midspan.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return ui.serve(c.Context(), func() (*plan.Plan, []string, error) {
+				p, warnings, err := ui.load(args[0])
+				return p, warnings.Lines(), err
+			})
+		},
+	}
+}
+
+// serve runs a daemon on the plan that load gives.
+func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error)) error {
+	log := slog.New(slog.NewTextHandler(u.err, nil))
+	d := daemon.New(daemon.Options{
+		Load: load,
+		Engine: func(h engine.Hooks) (engine.Engine, error) {
+			return relay.New(relay.Options{Hooks: h, Log: log})
+		},
+		Notify: func(state string) { _, _ = sd.SdNotify(false, state) }, // no service manager is no error
+		Log:    log,
+	})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		terms := 0
+		for s := range signals {
+			if s == syscall.SIGHUP {
+				go d.Reload(ctx) // it logs how it went
+				continue
+			}
+			if terms++; terms > 1 {
+				stop()
+			}
+			d.Drain()
+		}
+	}()
+	return d.Run(ctx)
+}

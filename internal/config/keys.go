@@ -1,0 +1,109 @@
+package config
+
+import "time"
+
+// The words that a value may be. The first is the default.
+var (
+	Modes      = []string{"tcp"}
+	Balances   = []string{"roundrobin", "leastconn", "source", "first"}
+	DownWhens  = []string{"no_route", "self", "any_route"}
+	LogFormats = []string{"json", "tcplog", "off"}
+)
+
+var (
+	kPort    = integer("port", 1, 65535)
+	kWeight  = integer("weight", 0, 256)
+	kConns   = integer("number of connections", 1, 10_000_000)
+	kTimeout = duration(time.Millisecond, time.Hour)
+	kIdle    = offOr(duration(time.Second, 30*24*time.Hour))
+	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.%a-z]+\])?(%[^/:\s%]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
+	kTarget  = scalar("a server (HOST:PORT)", `^[^\s/]+$`, ParseTarget, Target.String)
+	kDNS     = scalar("a DNS server's address", `^[0-9a-fA-F.:\[\]%]+$`, ParseNameserver, Nameserver.String)
+	kPath    = path()
+)
+
+var fileKeys = []key[File]{
+	embed("health", "The endpoint that the cloud's load balancer probes: 200 while this machine should get new connections, 503 otherwise. A PROXY header before the request is accepted. Default: port 8080.",
+		shorthand(offOr(kListen), func(h *Health) *Field[OffOr[Listen]] { return &h.Listen }, healthKeys),
+		func(f *File) *Health { return &f.Health }),
+	field("admin", "Status and metrics over HTTP. Default: 127.0.0.1:9600.", offOr(kListen), func(f *File) *Field[OffOr[Listen]] { return &f.Admin }),
+	field("control", "The Unix socket for status, conns, kill, reload and drain. Default: midspan.sock in /run/midspan, or in the user's own runtime directory.", offOr(text("a path")), func(f *File) *Field[OffOr[string]] { return &f.Control }),
+	embed("log", "The access log. Default: json, to stdout.",
+		shorthand(enum("log format", LogFormats), func(l *Log) *Field[string] { return &l.Format }, logKeys),
+		func(f *File) *Log { return &f.Log }),
+	embed("dns", "How names are looked up. Default: as the system does (hosts file, resolv.conf), by TTL.", object(dnsKeys), func(f *File) *DNS { return &f.DNS }),
+	embed("drain", "How the daemon ends on SIGTERM.", object(drainKeys), func(f *File) *Drain { return &f.Drain }),
+	field("max_connections", "Connections at one time, over all routes; more wait in the listen queue. Default: what the limit of open files allows.", kConns, func(f *File) *Field[int] { return &f.MaxConnections }),
+	embed("defaults", "Settings of every route that does not have its own.", object(settingsKeys(func(s *Settings) *Settings { return s })), func(f *File) *Settings { return &f.Defaults }),
+	routesKey(),
+}
+
+var healthKeys = []key[Health]{
+	field("listen", "Where the probe is answered.", offOr(kListen), func(h *Health) *Field[OffOr[Listen]] { return &h.Listen }),
+	field("down_when", "no_route: 503 when not one route has a server that is up. self: only for this machine's own faults. any_route: as soon as one route has no server.", enum("policy", DownWhens), func(h *Health) *Field[string] { return &h.DownWhen }),
+}
+
+var logKeys = []key[Log]{
+	field("format", "json, tcplog (HAProxy's) or off.", enum("log format", LogFormats), func(l *Log) *Field[string] { return &l.Format }),
+	field("to", "stdout, stderr or the path of a file (reopened on reload).", text("a path"), func(l *Log) *Field[string] { return &l.To }),
+	field("start", "Also write a record when a connection starts (json only). Default: true.", boolean(), func(l *Log) *Field[bool] { return &l.Start }),
+}
+
+var dnsKeys = []key[DNS]{
+	list("servers", "Asked in turn. Default: those of /etc/resolv.conf.", kDNS, func(d *DNS) *[]Field[Nameserver] { return &d.Servers }),
+	field("min_ttl", "An answer is kept at least this long. Default: 1s.", duration(100*time.Millisecond, time.Hour), func(d *DNS) *Field[time.Duration] { return &d.MinTTL }),
+	field("max_ttl", "An answer is asked for again at least this often. Default: 5m.", duration(100*time.Millisecond, 24*time.Hour), func(d *DNS) *Field[time.Duration] { return &d.MaxTTL }),
+	field("timeout", "For one question to one server. Default: 2s.", kTimeout, func(d *DNS) *Field[time.Duration] { return &d.Timeout }),
+}
+
+var drainKeys = []key[Drain]{
+	field("detection", "The probe answers 503 this long before listeners close: the load balancer's interval times its threshold. Default: 15s.", duration(0, time.Hour), func(d *Drain) *Field[time.Duration] { return &d.Detection }),
+	field("timeout", "Live connections get this long to end. Default: 10m.", duration(0, 7*24*time.Hour), func(d *Drain) *Field[time.Duration] { return &d.Timeout }),
+}
+
+// settingsKeys are the keys of a Settings inside an S.
+func settingsKeys[S any](in func(*S) *Settings) []key[S] {
+	return []key[S]{
+		field("balance", "Which server gets the next connection. Default: roundrobin.", enum("balance", Balances), func(s *S) *Field[string] { return &in(s).Balance }),
+		field("connect_timeout", "For all attempts to reach a server, together. Default: 3s.", kTimeout, func(s *S) *Field[time.Duration] { return &in(s).ConnectTimeout }),
+		field("idle_timeout", "Cut a connection on which nothing has moved for this long. Default: off.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).IdleTimeout }),
+		field("fin_timeout", "Cut a connection that one side has ended and on which nothing has moved for this long. Default: 1h.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).FinTimeout }),
+		field("user_timeout", "TCP_USER_TIMEOUT on both legs: how long sent bytes may stay unacknowledged. Default: 2m.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).UserTimeout }),
+		embed("keepalive", "TCP keepalive on both legs, below the 240 s after which Private Link cuts an idle flow. Default: 60s, then 4 probes 15s apart.",
+			switchable(duration(time.Second, time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
+			func(s *S) *Keepalive { return &in(s).Keepalive }),
+		embed("check", "How servers are tested. Default: off; failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
+		field("max_connections", "Connections at one time on the route; more wait in the listen queue.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
+	}
+}
+
+var keepaliveKeys = []key[Keepalive]{
+	field("idle", "Silence before the first probe. Default: 60s.", duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[time.Duration] { return &k.Idle }),
+	field("interval", "Between probes. Default: 15s.", duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[time.Duration] { return &k.Interval }),
+	field("count", "Unanswered probes that end the connection. Default: 4.", integer("number of probes", 1, 127), func(k *Keepalive) *Field[int] { return &k.Count }),
+}
+
+var checkKeys = []key[Check]{
+	field("tcp", "Connect and close.", boolean(), func(c *Check) *Field[bool] { return &c.TCP }),
+	field("http", "GET this path; 200 to 399 is up.", kPath, func(c *Check) *Field[string] { return &c.HTTP }),
+	field("host", "The Host header of the http check. Default: the server's host.", text("a host name"), func(c *Check) *Field[string] { return &c.Host }),
+	field("port", "Test this port instead of the server's.", kPort, func(c *Check) *Field[int] { return &c.Port }),
+	field("every", "Between tests of one server. Default: 5s.", duration(10*time.Millisecond, time.Hour), func(c *Check) *Field[time.Duration] { return &c.Every }),
+	field("timeout", "For one test. Default: `every`, at most 5s.", kTimeout, func(c *Check) *Field[time.Duration] { return &c.Timeout }),
+	field("rise", "Passed tests in a row that make a server up. Default: 2.", integer("number of tests", 1, 100), func(c *Check) *Field[int] { return &c.Rise }),
+	field("fall", "Failed tests (or connects) in a row that make a server down. Default: 3.", integer("number of tests", 1, 100), func(c *Check) *Field[int] { return &c.Fall }),
+}
+
+var routeKeys = append([]key[Route]{
+	field("mode", "tcp forwards the bytes unread.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
+	required(list("listen", "PORT, FROM-TO, ADDRESS:PORT or %INTERFACE:PORT; or a list of them.", kListen, func(r *Route) *[]Field[Listen] { return &r.Listen })),
+	required(structs("to", "HOST:PORT, or a list of servers. HOST alone, or HOST:+N, keeps (or shifts) the port that the connection came in on.",
+		shorthand(kTarget, func(s *Server) *Field[Target] { return &s.Target }, serverKeys), func(r *Route) *[]Server { return &r.To })),
+}, settingsKeys(func(r *Route) *Settings { return &r.Settings })...)
+
+var serverKeys = []key[Server]{
+	required(field("server", "HOST:PORT.", kTarget, func(s *Server) *Field[Target] { return &s.Target })),
+	field("weight", "Share of new connections relative to the others'; 0: none. Default: 1.", kWeight, func(s *Server) *Field[int] { return &s.Weight }),
+	field("backup", "Used only when no other server is up.", boolean(), func(s *Server) *Field[bool] { return &s.Backup }),
+	field("max_connections", "Connections at one time to this server.", kConns, func(s *Server) *Field[int] { return &s.MaxConnections }),
+}

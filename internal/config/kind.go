@@ -1,0 +1,420 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+type schema = map[string]any
+
+// kind says how a T is written: how to read it, how to write it, and the
+// schema of both.
+type kind[T any] struct {
+	schema schema
+	decode func(d *decoder, n *yaml.Node, v *T) bool // false: a problem was reported
+	encode func(v T) *yaml.Node                      // nil: nothing to write
+}
+
+// key is one key of the mapping that an S is written as.
+type key[S any] struct {
+	name, doc string
+	required  bool
+	schema    schema
+	decode    func(d *decoder, n *yaml.Node, s *S)
+	encode    func(s *S) *yaml.Node
+}
+
+func required[S any](k key[S]) key[S] {
+	k.required = true
+	return k
+}
+
+// field is a key with one value that keeps its position.
+func field[S, T any](name, doc string, k kind[T], at func(*S) *Field[T]) key[S] {
+	return key[S]{
+		name: name, doc: doc, schema: k.schema,
+		decode: func(d *decoder, n *yaml.Node, s *S) {
+			var v T
+			if k.decode(d, n, &v) {
+				*at(s) = At(v, d.pos(n))
+			}
+		},
+		encode: func(s *S) *yaml.Node {
+			if !at(s).Set() {
+				return nil
+			}
+			return k.encode(at(s).V)
+		},
+	}
+}
+
+// embed is a key whose value is a struct of Fields.
+func embed[S, T any](name, doc string, k kind[T], at func(*S) *T) key[S] {
+	return key[S]{
+		name: name, doc: doc, schema: k.schema,
+		decode: func(d *decoder, n *yaml.Node, s *S) { k.decode(d, n, at(s)) },
+		encode: func(s *S) *yaml.Node { return k.encode(*at(s)) },
+	}
+}
+
+// list is a key with one value or a list of them.
+func list[S, T any](name, doc string, k kind[T], at func(*S) *[]Field[T]) key[S] {
+	one := kind[Field[T]]{
+		schema: k.schema,
+		decode: func(d *decoder, n *yaml.Node, v *Field[T]) bool {
+			v.Pos = d.pos(n)
+			return k.decode(d, n, &v.V)
+		},
+		encode: func(v Field[T]) *yaml.Node { return k.encode(v.V) },
+	}
+	return structs(name, doc, one, at)
+}
+
+// structs is list for values that hold their own positions.
+func structs[S, T any](name, doc string, k kind[T], at func(*S) *[]T) key[S] {
+	return key[S]{
+		name: name, doc: doc,
+		schema: anyOf(k.schema, schema{"type": "array", "minItems": 1, "items": k.schema}),
+		decode: func(d *decoder, n *yaml.Node, s *S) {
+			items := []*yaml.Node{n}
+			if n.Kind == yaml.SequenceNode {
+				items = n.Content
+				if len(items) == 0 {
+					d.addf(n, "%s is an empty list; write at least one", name)
+				}
+			}
+			for _, item := range items {
+				var v T
+				if item = follow(item); k.decode(d, item, &v) {
+					*at(s) = append(*at(s), v)
+				}
+			}
+		},
+		encode: func(s *S) *yaml.Node {
+			vs := *at(s)
+			switch len(vs) {
+			case 0:
+				return nil
+			case 1:
+				return k.encode(vs[0])
+			}
+			seq := &yaml.Node{Kind: yaml.SequenceNode}
+			for _, v := range vs {
+				seq.Content = append(seq.Content, k.encode(v))
+			}
+			if !slices.ContainsFunc(seq.Content, func(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode }) {
+				seq.Style = yaml.FlowStyle
+			}
+			return seq
+		},
+	}
+}
+
+// object is a mapping with the given keys and no others.
+func object[S any](keys []key[S]) kind[S] {
+	return kind[S]{
+		schema: objectSchema(keys),
+		decode: func(d *decoder, n *yaml.Node, s *S) bool {
+			before := len(d.problems)
+			if n.Kind != yaml.MappingNode {
+				d.addf(n, "%s stands where keys are expected; write %s", describe(n), exampleKeys(keys))
+				return false
+			}
+			seen := d.mapping(n, func(k, v *yaml.Node) {
+				i := slices.IndexFunc(keys, func(x key[S]) bool { return x.name == k.Value })
+				if i < 0 {
+					d.addf(k, "unknown key %q; %s", k.Value, suggest(k.Value, names(keys)))
+				} else {
+					keys[i].decode(d, v, s)
+				}
+			})
+			for _, k := range keys {
+				if k.required && !seen[k.name] {
+					d.addf(n, "%q is missing: %s", k.name, k.doc)
+				}
+			}
+			return len(d.problems) == before
+		},
+		encode: func(s S) *yaml.Node {
+			m := &yaml.Node{Kind: yaml.MappingNode}
+			for _, k := range keys {
+				if v := k.encode(&s); v != nil {
+					m.Content = append(m.Content, scalarNode(k.name), v)
+				}
+			}
+			if len(m.Content) == 0 {
+				return nil
+			}
+			return m
+		},
+	}
+}
+
+// shorthand is an object that may also be written as the bare value of one of
+// its fields.
+func shorthand[S, T any](k kind[T], at func(*S) *Field[T], keys []key[S]) kind[S] {
+	obj := object(keys)
+	return kind[S]{
+		schema: anyOf(k.schema, obj.schema),
+		decode: func(d *decoder, n *yaml.Node, s *S) bool {
+			if n.Kind != yaml.ScalarNode {
+				return obj.decode(d, n, s)
+			}
+			f := at(s)
+			if !k.decode(d, n, &f.V) {
+				return false
+			}
+			f.Pos = d.pos(n)
+			return true
+		},
+		encode: func(s S) *yaml.Node {
+			n := obj.encode(s)
+			if n != nil && len(n.Content) == 2 && at(&s).Set() {
+				return k.encode(at(&s).V)
+			}
+			return flow(n)
+		},
+	}
+}
+
+// switchable is shorthand with the further word "off".
+func switchable[S, T any](k kind[T], off func(*S) *Field[bool], at func(*S) *Field[T], keys []key[S]) kind[S] {
+	inner := shorthand(k, at, keys)
+	return kind[S]{
+		schema: anyOf(schema{"const": "off"}, inner.schema),
+		decode: func(d *decoder, n *yaml.Node, s *S) bool {
+			if isOff(n) {
+				*off(s) = At(true, d.pos(n))
+				return true
+			}
+			return inner.decode(d, n, s)
+		},
+		encode: func(s S) *yaml.Node {
+			if off(&s).V {
+				return scalarNode("off")
+			}
+			return inner.encode(s)
+		},
+	}
+}
+
+// checkKind is off, tcp, or the object of checkKeys.
+func checkKind() kind[Check] {
+	obj := object(checkKeys)
+	return kind[Check]{
+		schema: anyOf(schema{"enum": []any{"off", "tcp"}}, obj.schema),
+		decode: func(d *decoder, n *yaml.Node, c *Check) bool {
+			switch {
+			case n.Kind != yaml.ScalarNode:
+				return obj.decode(d, n, c)
+			case isOff(n):
+				c.Off = At(true, d.pos(n))
+			case n.Value == "tcp":
+				c.TCP = At(true, d.pos(n))
+			default:
+				d.addf(n, "unknown check %q; write tcp, off, or { http: /path }", n.Value)
+				return false
+			}
+			return true
+		},
+		encode: func(c Check) *yaml.Node {
+			if c.Off.V {
+				return scalarNode("off")
+			}
+			n := obj.encode(c)
+			if n != nil && len(n.Content) == 2 && c.TCP.V {
+				return scalarNode("tcp")
+			}
+			return flow(n)
+		},
+	}
+}
+
+// offOr is k or the word "off".
+func offOr[T any](k kind[T]) kind[OffOr[T]] {
+	return kind[OffOr[T]]{
+		schema: anyOf(schema{"const": "off"}, k.schema),
+		decode: func(d *decoder, n *yaml.Node, v *OffOr[T]) bool {
+			if isOff(n) {
+				v.Off = true
+				return true
+			}
+			return k.decode(d, n, &v.V)
+		},
+		encode: func(v OffOr[T]) *yaml.Node {
+			if v.Off {
+				return scalarNode("off")
+			}
+			return k.encode(v.V)
+		},
+	}
+}
+
+// scalar is a string with a form of its own.
+func scalar[T any](what, pattern string, parse func(string) (T, error), format func(T) string) kind[T] {
+	return kind[T]{
+		schema: schema{"type": "string", "pattern": pattern},
+		decode: func(d *decoder, n *yaml.Node, v *T) bool {
+			if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
+				d.addf(n, "%s stands where %s is expected", describe(n), what)
+				return false
+			}
+			parsed, err := parse(n.Value)
+			if err != nil {
+				d.addf(n, "%s", err)
+				return false
+			}
+			if n.ShortTag() != "!!str" {
+				d.addf(n, "%s is not text to YAML; put it in quotes", n.Value)
+				return false
+			}
+			*v = parsed
+			return true
+		},
+		encode: func(v T) *yaml.Node { return stringNode(format(v)) },
+	}
+}
+
+// orPort lets a scalar also be written as a bare port number.
+func orPort[T any](k kind[T]) kind[T] {
+	inner := k
+	k.schema = anyOf(inner.schema, schema{"type": "integer", "minimum": 1, "maximum": 65535})
+	k.decode = func(d *decoder, n *yaml.Node, v *T) bool {
+		if n.ShortTag() == "!!int" {
+			text := *n
+			text.Tag = "!!str"
+			n = &text
+		}
+		return inner.decode(d, n, v)
+	}
+	k.encode = func(v T) *yaml.Node {
+		n := inner.encode(v)
+		if _, err := parsePort(n.Value); err == nil {
+			return scalarNode(n.Value)
+		}
+		return n
+	}
+	return k
+}
+
+func duration(lo, hi time.Duration) kind[time.Duration] {
+	return scalar("a duration (3s)", `^([0-9]+(ms|s|m|h))+$`, func(s string) (time.Duration, error) {
+		v, err := parseDuration(s)
+		if err == nil && (v < lo || v > hi) {
+			err = fmt.Errorf("%s is out of range; write %s to %s", s, FormatDuration(lo), FormatDuration(hi))
+		}
+		return v, err
+	}, FormatDuration)
+}
+
+func integer(what string, lo, hi int) kind[int] {
+	return kind[int]{
+		schema: schema{"type": "integer", "minimum": lo, "maximum": hi},
+		decode: func(d *decoder, n *yaml.Node, v *int) bool {
+			if n.ShortTag() != "!!int" || n.Decode(v) != nil || *v < lo || *v > hi {
+				d.addf(n, "%s is not a %s; write a number from %d to %d", describe(n), what, lo, hi)
+				return false
+			}
+			return true
+		},
+		encode: func(v int) *yaml.Node { return scalarNode(fmt.Sprint(v)) },
+	}
+}
+
+func boolean() kind[bool] {
+	return kind[bool]{
+		schema: schema{"type": "boolean"},
+		decode: func(d *decoder, n *yaml.Node, v *bool) bool {
+			if n.ShortTag() != "!!bool" || n.Decode(v) != nil {
+				d.addf(n, "%s is neither true nor false; write one of them", describe(n))
+				return false
+			}
+			return true
+		},
+		encode: func(v bool) *yaml.Node { return scalarNode(fmt.Sprint(v)) },
+	}
+}
+
+func enum(what string, words []string) kind[string] {
+	k := scalar("a "+what, "", func(s string) (string, error) {
+		if !slices.Contains(words, s) {
+			return "", fmt.Errorf("unknown %s %q; %s", what, s, suggest(s, words))
+		}
+		return s, nil
+	}, func(s string) string { return s })
+	k.schema = schema{"enum": toAny(words)}
+	return k
+}
+
+func text(what string) kind[string] {
+	return scalar(what, `^[^\x00-\x1f\x7f]+$`, func(s string) (string, error) {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return "", fmt.Errorf("%q is not %s; it is empty or has control characters", s, what)
+		}
+		return s, nil
+	}, func(s string) string { return s })
+}
+
+func path() kind[string] {
+	return scalar("a path (/healthz)", `^/[^\x00-\x20\x7f]*$`, func(s string) (string, error) {
+		if !strings.HasPrefix(s, "/") || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return "", fmt.Errorf("%q is not a path; write /healthz", s)
+		}
+		return s, nil
+	}, func(s string) string { return s })
+}
+
+func anyOf(ss ...schema) schema {
+	alternatives := []any{}
+	for _, s := range ss {
+		if inner, ok := s["anyOf"].([]any); ok && len(s) == 1 {
+			alternatives = append(alternatives, inner...)
+		} else {
+			alternatives = append(alternatives, s)
+		}
+	}
+	return schema{"anyOf": alternatives}
+}
+
+func objectSchema[S any](keys []key[S]) schema {
+	properties, must := schema{}, []any{}
+	for _, k := range keys {
+		p := maps.Clone(k.schema)
+		p["description"] = k.doc
+		properties[k.name] = p
+		if k.required {
+			must = append(must, k.name)
+		}
+	}
+	s := schema{"type": "object", "additionalProperties": false, "properties": properties}
+	if len(must) > 0 {
+		s["required"] = must
+	}
+	return s
+}
+
+func names[S any](keys []key[S]) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = k.name
+	}
+	return out
+}
+
+func exampleKeys[S any](keys []key[S]) string {
+	n := names(keys)
+	return "keys such as " + strings.Join(n[:min(3, len(n))], ", ")
+}
+
+func toAny(words []string) []any {
+	out := make([]any, len(words))
+	for i, w := range words {
+		out[i] = w
+	}
+	return out
+}

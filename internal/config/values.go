@@ -1,0 +1,241 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Listen is where connections are accepted: PORT, FROM-TO, ADDRESS:PORT,
+// %INTERFACE:PORT or ADDRESS%INTERFACE:PORT.
+type Listen struct {
+	Addr      netip.Addr // zero: all addresses, IPv4 and IPv6
+	Interface string     // "": any
+	From, To  uint16     // inclusive; equal for a single port
+}
+
+// ParseListen reads a listen address.
+func ParseListen(s string) (Listen, error) {
+	host, ports := "", s
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		host, ports = s[:i], s[i+1:]
+	}
+	l := Listen{}
+	var err error
+	if l.From, l.To, err = parsePorts(ports); err != nil {
+		return l, fmt.Errorf("listen address %q: %w; write a port (1434), a range (9092-9094), ADDRESS:PORT or %%INTERFACE:PORT", s, err)
+	}
+	if i := strings.IndexByte(host, '%'); i >= 0 && !strings.HasPrefix(host, "[") {
+		host, l.Interface = host[:i], host[i+1:]
+		if !validInterface(l.Interface) {
+			return l, fmt.Errorf("listen address %q: %q is not an interface name; write %%eth0:PORT", s, l.Interface)
+		}
+	}
+	switch host {
+	case "", "*":
+		return l, nil
+	}
+	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if l.Addr, err = netip.ParseAddr(bare); err != nil || (l.Addr.Is6() && bare == host) {
+		return l, fmt.Errorf("listen address %q: %q is not an IP address; write an address of this machine, [IPv6]:PORT, or only the port for all of them", s, host)
+	}
+	return l, nil
+}
+
+// validInterface is the kernel's own rule (dev_valid_name): at most 15 bytes,
+// no slash, colon or white space.
+func validInterface(s string) bool {
+	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%")
+}
+
+func parsePorts(s string) (from, to uint16, err error) {
+	lo, hi, isRange := strings.Cut(s, "-")
+	if from, err = parsePort(lo); err != nil {
+		return 0, 0, err
+	}
+	if !isRange {
+		return from, from, nil
+	}
+	if to, err = parsePort(hi); err != nil {
+		return 0, 0, err
+	}
+	if to < from {
+		return 0, 0, fmt.Errorf("the range ends before it starts (%d > %d)", from, to)
+	}
+	return from, to, nil
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || s[0] == '+' {
+		return 0, fmt.Errorf("%q is not a port (1 to 65535)", s)
+	}
+	return uint16(n), nil
+}
+
+func (l Listen) String() string {
+	ports := strconv.Itoa(int(l.From))
+	if l.To != l.From {
+		ports += "-" + strconv.Itoa(int(l.To))
+	}
+	host := ""
+	if l.Addr.IsValid() {
+		host = l.Addr.String()
+		if l.Addr.Is6() {
+			host = "[" + host + "]"
+		}
+	}
+	if l.Interface != "" {
+		host += "%" + l.Interface
+	}
+	if host == "" {
+		return ports
+	}
+	return host + ":" + ports
+}
+
+// Target is the place of a server: HOST:PORT, or HOST or HOST:+N for "the port
+// the connection came in on" (plus N).
+type Target struct {
+	Host  string // a name (lower case) or an IP address
+	Port  uint16 // 0: the port of the listener plus Shift
+	Shift int
+}
+
+// ParseTarget reads a server's place.
+func ParseTarget(s string) (Target, error) {
+	host, port, err := splitTarget(s)
+	if err != nil {
+		return Target{}, fmt.Errorf("server %q: %w; write HOST:PORT, or HOST alone to keep the port the connection came in on", s, err)
+	}
+	t := Target{Host: host}
+	switch {
+	case port == "":
+	case port[0] == '+' || port[0] == '-':
+		n, err := strconv.Atoi(port)
+		if err != nil || n < -65534 || n > 65534 {
+			return t, fmt.Errorf("server %q: %q is not a port shift; write +N or -N", s, port)
+		}
+		t.Shift = n
+	default:
+		if t.Port, err = parsePort(port); err != nil {
+			return t, fmt.Errorf("server %q: %w", s, err)
+		}
+	}
+	return t, nil
+}
+
+func splitTarget(s string) (host, port string, err error) {
+	if strings.Contains(s, "://") {
+		return "", "", errors.New("a URL is not a server")
+	}
+	if strings.HasPrefix(s, "[") {
+		h, rest, ok := strings.Cut(s[1:], "]")
+		a, err := netip.ParseAddr(h)
+		if !ok || err != nil || !a.Is6() || (rest != "" && rest[0] != ':') {
+			return "", "", errors.New("the brackets do not hold an IPv6 address")
+		}
+		return a.String(), strings.TrimPrefix(rest, ":"), nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.String(), "", nil
+	}
+	host, port, found := strings.Cut(s, ":")
+	if found && port == "" {
+		return "", "", errors.New("the port is missing after the colon")
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.String(), port, nil
+	}
+	if !validName(host) {
+		return "", "", fmt.Errorf("%q is not a host name or an IP address", host)
+	}
+	return strings.ToLower(host), port, nil
+}
+
+// validName is RFC 1123 section 2.1 with the underscore that real zones have.
+// An all-numeric last label would be a mistyped IPv4 address.
+func validName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(l) {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	_, err := strconv.Atoi(labels[len(labels)-1])
+	return err != nil
+}
+
+func (t Target) String() string {
+	host := t.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	switch {
+	case t.Port != 0:
+		return host + ":" + strconv.Itoa(int(t.Port))
+	case t.Shift != 0:
+		return fmt.Sprintf("%s:%+d", host, t.Shift)
+	}
+	return host
+}
+
+// Nameserver is the place of a DNS server; port 53 where none is written.
+type Nameserver netip.AddrPort
+
+// ParseNameserver reads ADDRESS or ADDRESS:PORT.
+func ParseNameserver(s string) (Nameserver, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return Nameserver(netip.AddrPortFrom(a, 53)), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return Nameserver{}, fmt.Errorf("DNS server %q is not an IP address; write 10.0.0.2 or 10.0.0.2:53", s)
+	}
+	return Nameserver(ap), nil
+}
+
+func (n Nameserver) String() string {
+	ap := netip.AddrPort(n)
+	if ap.Port() == 53 {
+		return ap.Addr().String()
+	}
+	return ap.String()
+}
+
+// parseDuration accepts Go's form without signs and fractions: 500ms, 3s, 1m30s.
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	_, errInt := strconv.Atoi(s)
+	if err != nil || errInt == nil || strings.ContainsAny(s, "+-.µun") {
+		if errInt == nil {
+			return 0, fmt.Errorf("duration %q has no unit; write %ss or %sms", s, s, s)
+		}
+		return 0, fmt.Errorf("%q is not a duration; write 500ms, 3s, 2m or 1h30m", s)
+	}
+	return d, nil
+}
+
+// FormatDuration writes d in the form the file uses: 90s as 1m30s, 1h0m0s as 1h.
+func FormatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

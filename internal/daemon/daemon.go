@@ -1,0 +1,440 @@
+// Package daemon keeps an engine doing what the file, the names and the health
+// of the servers say at this moment: each change of one of the three makes a
+// new plan, and the engine is told the whole of it. It also ends: it drains,
+// with the probe failing first.
+//
+// It knows no concrete engine, no file format and no signal; cmd/midspan wires
+// those in.
+//
+// Limits: one engine. Reloads are done one at a time.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"midspan/internal/engine"
+	"midspan/internal/health"
+	"midspan/internal/plan"
+	"midspan/internal/resolve"
+)
+
+// Options of a daemon. Load and Engine are required.
+type Options struct {
+	// Load reads the file anew: a plan without endpoints, and warnings.
+	Load func() (*plan.Plan, []string, error)
+	// Engine makes the engine.
+	Engine func(engine.Hooks) (engine.Engine, error)
+	// Prepare, if set, is called with each newly loaded plan before it comes
+	// into force: it opens the probe endpoint, admin and the access log where
+	// the plan has them. When it fails, nothing changes.
+	Prepare func(*plan.Plan) error
+	// Record, if set, gets the access log's records. It must not block.
+	Record func(*engine.Record)
+	// Notify, if set, tells the service manager (sd_notify(3) states).
+	Notify func(state string)
+	Log    *slog.Logger // nil: silent
+}
+
+// Daemon is one running daemon.
+type Daemon struct {
+	o        Options
+	log      *slog.Logger
+	engine   engine.Engine
+	names    *names
+	health   *health.Monitor
+	wake     chan struct{} // something changed: apply
+	reloads  chan chan error
+	draining chan struct{}
+	drainOne sync.Once
+	targets  atomic.Pointer[map[netip.AddrPort]netip.AddrPort] // what a connect goes to → what is tested
+	hosts    atomic.Pointer[map[string]string]                 // server of a route → its host
+
+	mu     sync.Mutex // guards what follows
+	base   *plan.Plan // as loaded
+	now    *plan.Plan // with endpoints: in force
+	status Status     // but for Engine, Health and Names
+}
+
+// State is where the daemon is in its life.
+type State string
+
+// The states.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Draining State = "draining"
+)
+
+// Status is all that there is to see.
+type Status struct {
+	State       State                     `json:"state"`
+	Since       time.Time                 `json:"since"` // of the start
+	Loaded      time.Time                 `json:"loaded"`
+	Reloads     int                       `json:"reloads"`
+	FailedLoad  string                    `json:"failed_load,omitempty"` // the error of the last reload, if it failed
+	FailedLoads int                       `json:"failed_loads"`
+	Warnings    []string                  `json:"warnings,omitempty"`
+	DrainUntil  time.Time                 `json:"drain_until,omitzero"`
+	Engine      engine.Status             `json:"engine"`
+	Health      []health.State            `json:"health"`
+	Names       map[string]resolve.Answer `json:"names"`
+}
+
+// startWait bounds how long a start waits for names and first tests, so that
+// the first connections find a server. A start never needs them.
+const startWait = time.Second
+
+// retryPending is how often a listener that waits for the host is tried again.
+const retryPending = 2 * time.Second
+
+// New makes a daemon. Nothing runs before Run.
+func New(o Options) *Daemon {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
+	}
+	if o.Prepare == nil {
+		o.Prepare = func(*plan.Plan) error { return nil }
+	}
+	d := &Daemon{
+		o: o, log: o.Log,
+		wake:     make(chan struct{}, 1),
+		reloads:  make(chan chan error),
+		draining: make(chan struct{}),
+		status:   Status{State: Starting, Since: time.Now()},
+	}
+	d.targets.Store(&map[netip.AddrPort]netip.AddrPort{})
+	d.hosts.Store(&map[string]string{})
+	d.names = newNames(d.log, d.changed)
+	d.health = health.New(health.Options{Log: d.log, OnChange: d.changed})
+	return d
+}
+
+// changed asks for an apply, soon. It never blocks.
+func (d *Daemon) changed() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run forwards until ctx ends (at once: live connections are reset) or a drain
+// is done. The error says why it could not start.
+func (d *Daemon) Run(ctx context.Context) (err error) {
+	defer d.health.Close()
+	defer d.names.close()
+	base, warnings, err := d.o.Load()
+	if err != nil {
+		return err
+	}
+	d.engine, err = d.o.Engine(engine.Hooks{Dial: d.dialled, Record: d.o.Record})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.engine.Close()) }()
+	if err := d.o.Prepare(base); err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		d.log.Warn(w)
+	}
+	d.names.use(ctx, base)
+	pending, err := d.adopt(ctx, base, warnings)
+	if err != nil {
+		return err
+	}
+	d.setState(Running)
+	d.o.Notify("READY=1")
+	d.log.Info("forwarding", "routes", len(base.Routes), "max_connections", d.engine.Status().MaxConnections)
+	return d.loop(ctx, pending)
+}
+
+// loop applies what changes until the end.
+func (d *Daemon) loop(ctx context.Context, pending bool) error {
+	for {
+		var retry <-chan time.Time
+		if pending {
+			retry = time.After(retryPending)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.draining:
+			return d.drain(ctx)
+		case <-d.wake:
+			pending = d.refresh(ctx, pending)
+		case <-retry:
+			pending = d.refresh(ctx, pending)
+		case reply := <-d.reloads:
+			still, err := d.reload(ctx)
+			pending = still || (err != nil && pending)
+			reply <- err
+		}
+	}
+}
+
+// refresh applies the plan in force with what is known now.
+func (d *Daemon) refresh(ctx context.Context, pending bool) bool {
+	still, err := d.apply(ctx, d.base)
+	if err != nil {
+		d.log.Error("cannot apply a change; the old state stays in force", "error", err)
+		return pending
+	}
+	return still
+}
+
+// adopt puts a newly loaded plan in force and tells whether listeners wait.
+func (d *Daemon) adopt(ctx context.Context, base *plan.Plan, warnings []string) (pending bool, err error) {
+	pending, err = d.apply(ctx, base)
+	if err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.base = base
+	d.status.Loaded, d.status.Warnings = time.Now(), warnings
+	return pending, nil
+}
+
+// apply tells the engine the whole wanted state: base with the addresses of
+// now, those up that are.
+func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err error) {
+	answers := d.names.answers()
+	addrs := func(host string) []netip.Addr { return answers[host].Addrs }
+	known := base.With(addrs, func(*plan.Route, *plan.Server, netip.Addr) bool { return true })
+	d.watchHealth(known)
+	next := known.With(addrs, d.up(known))
+	change, err := d.engine.Apply(ctx, next)
+	if err != nil {
+		return false, err
+	}
+	d.logChange(change)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now = next
+	return len(change.Pending) > 0, nil
+}
+
+// watchHealth gives the monitor the endpoints of p, and remembers which of
+// them a failed connect is a sign for.
+func (d *Daemon) watchHealth(p *plan.Plan) {
+	var targets []health.Target
+	tested := map[netip.AddrPort]netip.AddrPort{}
+	hosts := map[string]string{}
+	for _, r := range p.Routes {
+		for _, s := range r.Servers {
+			hosts[r.Name+" "+s.Name] = s.Host
+			for _, e := range s.Endpoints {
+				t := target(r, s, e.Addr)
+				targets = append(targets, t)
+				for _, l := range r.Listen {
+					tested[netip.AddrPortFrom(e.Addr, s.PortFor(l.From))] = t.Addr
+				}
+			}
+		}
+	}
+	d.targets.Store(&tested)
+	d.hosts.Store(&hosts)
+	d.health.Watch(targets)
+}
+
+func target(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
+	return health.Target{Addr: netip.AddrPortFrom(a, r.CheckPort(s)), Check: r.Check, Host: s.Host}
+}
+
+// up is the monitor's verdict, but for one thing: where no test is made, failed
+// connects alone never take the last server of a route away. There is nothing
+// to lose by trying it.
+func (d *Daemon) up(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr) bool {
+	lost := map[string]bool{}
+	for _, r := range p.Routes {
+		if r.Check.Kind != plan.CheckOff {
+			continue
+		}
+		lost[r.Name] = !slices.ContainsFunc(r.Servers, func(s *plan.Server) bool {
+			return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e plan.Endpoint) bool { return d.health.Up(target(r, s, e.Addr)) })
+		})
+	}
+	return func(r *plan.Route, s *plan.Server, a netip.Addr) bool {
+		return lost[r.Name] || d.health.Up(target(r, s, a))
+	}
+}
+
+// dialled is told of failed connects: a sign for health, and a reason to look
+// the name up again.
+func (d *Daemon) dialled(x engine.Dial) {
+	addr, ok := (*d.targets.Load())[x.Addr]
+	if !ok {
+		addr = x.Addr
+	}
+	d.health.Report(addr, x.Err)
+	if host := (*d.hosts.Load())[x.Route+" "+x.Server]; x.Err != nil && host != "" {
+		d.names.refresh(host)
+	}
+}
+
+func (d *Daemon) logChange(c engine.Change) {
+	for _, s := range c.Added {
+		d.log.Info("listening", "on", s)
+	}
+	for _, s := range c.Removed {
+		d.log.Info("stopped listening", "on", s)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range c.Pending {
+		if !slices.Contains(d.status.Engine.Pending, p) {
+			d.log.Warn("cannot listen yet; trying again", "route", p.Route, "listen", p.Listen, "why", p.Why)
+		}
+	}
+	d.status.Engine.Pending = c.Pending
+}
+
+// Reload reads the file anew and puts it in force. When it fails, all stays as
+// it was.
+func (d *Daemon) Reload(ctx context.Context) error {
+	reply := make(chan error, 1)
+	select {
+	case d.reloads <- reply:
+		return <-reply
+	case <-d.draining:
+		return errors.New("draining: a reload would come too late")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Daemon) reload(ctx context.Context) (pending bool, err error) {
+	d.o.Notify(reloading())
+	defer d.o.Notify("READY=1")
+	base, warnings, err := d.o.Load()
+	if err == nil {
+		err = d.o.Prepare(base)
+	}
+	if err == nil {
+		d.names.use(ctx, base)
+		if pending, err = d.adopt(ctx, base, warnings); err != nil {
+			// Back to where the listeners of the old plan are.
+			d.names.use(ctx, d.base)
+			err = errors.Join(err, d.o.Prepare(d.base))
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.status.FailedLoad = err.Error()
+		d.status.FailedLoads++
+		d.log.Error("reload failed; the old file stays in force", "error", err)
+		return false, err
+	}
+	d.status.Reloads++
+	d.status.FailedLoad = ""
+	d.log.Info("reloaded", "routes", len(base.Routes), "warnings", len(warnings))
+	for _, w := range warnings {
+		d.log.Warn(w)
+	}
+	return pending, nil
+}
+
+func (d *Daemon) setState(s State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.status.State = s
+}
+
+// Status may be called at any time after Run has begun.
+func (d *Daemon) Status() Status {
+	d.mu.Lock()
+	s := d.status
+	d.mu.Unlock()
+	s.Health = d.health.State()
+	s.Names = d.names.answers()
+	if d.Plan() != nil {
+		s.Engine = d.engine.Status()
+	}
+	return s
+}
+
+// Plan is the plan in force, with endpoints; nil before the first.
+func (d *Daemon) Plan() *plan.Plan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+// Conns are the live connections.
+func (d *Daemon) Conns() []engine.Conn {
+	if d.Plan() == nil {
+		return nil
+	}
+	return d.engine.Conns()
+}
+
+// Kill resets a connection and tells whether there was one of that ID.
+func (d *Daemon) Kill(id string) bool { return d.Plan() != nil && d.engine.Kill(id) }
+
+// Ready says whether this machine should get new connections, and why not.
+func (d *Daemon) Ready() error {
+	s, p := d.current()
+	switch {
+	case s.State == Starting:
+		return errors.New("starting")
+	case s.State == Draining:
+		return errors.New("draining")
+	}
+	if n := len(s.Engine.Pending); n > 0 {
+		return fmt.Errorf("route %s is not listening: %s", s.Engine.Pending[0].Route, s.Engine.Pending[0].Why)
+	}
+	usable := 0
+	var dead string
+	for _, r := range p.Routes {
+		if r.Usable() {
+			usable++
+		} else {
+			dead = r.Name
+		}
+	}
+	switch {
+	case p.Health.DownWhen == plan.DownAnyRoute && dead != "":
+		return fmt.Errorf("route %s has no server that is up", dead)
+	case p.Health.DownWhen == plan.DownNoRoute && usable == 0:
+		return errors.New("no route has a server that is up")
+	}
+	return nil
+}
+
+// RouteReady says whether a route should get new connections, and why not;
+// false when there is no such route.
+func (d *Daemon) RouteReady(name string) (error, bool) {
+	s, p := d.current()
+	if p == nil {
+		return errors.New("starting"), false
+	}
+	i := slices.IndexFunc(p.Routes, func(r *plan.Route) bool { return r.Name == name })
+	switch {
+	case i < 0:
+		return errors.New("no such route"), false
+	case s.State == Draining:
+		return errors.New("draining"), true
+	case !p.Routes[i].Usable():
+		return errors.New("no server is up"), true
+	}
+	return nil, true
+}
+
+// current is the status without what is costly, and the plan in force.
+func (d *Daemon) current() (Status, *plan.Plan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status, d.now
+}

@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"midspan/internal/plan"
+	"midspan/internal/resolve"
+)
+
+// names keeps a resolver that fits the plan's DNS settings. When a reload
+// changes those, the answers of the old one are used until the new one has its
+// own.
+type names struct {
+	log      *slog.Logger
+	onChange func()
+
+	mu       sync.Mutex
+	resolver *resolve.Resolver
+	settings plan.DNS
+	former   map[string]resolve.Answer
+}
+
+func newNames(log *slog.Logger, onChange func()) *names {
+	return &names{log: log, onChange: onChange}
+}
+
+// use makes the hosts of p the ones that are kept current, and waits a little
+// for their first answers.
+func (n *names) use(ctx context.Context, p *plan.Plan) {
+	var old *resolve.Resolver
+	n.mu.Lock()
+	if n.resolver == nil || !reflect.DeepEqual(n.settings, p.DNS) {
+		if old = n.resolver; old != nil {
+			n.former = old.Answers()
+		}
+		n.settings = p.DNS
+		n.resolver = resolve.New(resolve.Options{
+			Servers: p.DNS.Servers, MinTTL: p.DNS.MinTTL.D(), MaxTTL: p.DNS.MaxTTL.D(), Timeout: p.DNS.Timeout.D(),
+			Log: n.log, OnChange: n.onChange,
+		})
+	}
+	r := n.resolver
+	n.mu.Unlock() // the data path takes it too, so nothing slow is done under it
+	if old != nil {
+		old.Close()
+	}
+	r.Watch(p.Hosts())
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	start := time.Now()
+	if err := r.Wait(ctx); err != nil && time.Since(start) >= startWait {
+		n.log.Warn("some names have no answer yet; starting without them, and asking on")
+	}
+}
+
+func (n *names) answers() map[string]resolve.Answer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.resolver == nil {
+		return nil
+	}
+	all := n.resolver.Answers()
+	for name, old := range n.former {
+		if a, wanted := all[name]; wanted && len(a.Addrs) == 0 {
+			a.Addrs, a.Since = old.Addrs, old.Since
+			all[name] = a
+		}
+	}
+	return all
+}
+
+func (n *names) refresh(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.resolver != nil {
+		n.resolver.Refresh(host)
+	}
+}
+
+func (n *names) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.resolver != nil {
+		n.resolver.Close()
+		n.resolver = nil
+	}
+}

@@ -1,0 +1,174 @@
+// Package engine states what every forwarding engine must do. The suite in
+// enginetest holds each of them to it.
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"midspan/internal/plan"
+)
+
+// Engine makes this host forward what a plan says.
+//
+// Its methods may be called from any goroutine; Apply and Close are not called
+// at the same time as each other.
+type Engine interface {
+	// Apply makes the host forward exactly what p says. It works out the
+	// difference to what is in force: listeners and connections of routes that
+	// stay are not touched, and applying the same plan twice changes nothing.
+	// Connections of a route or endpoint that has gone are kept until they end.
+	//
+	// When it fails, nothing has changed. A listener whose interface or
+	// address the host does not have (yet) is no failure: it is Pending, and
+	// tried again by the next Apply.
+	Apply(ctx context.Context, p *plan.Plan) (Change, error)
+
+	// Status is what is in force now, with counters since the engine started.
+	Status() Status
+
+	// Conns are the live connections, oldest first.
+	Conns() []Conn
+
+	// Kill resets the connection with that ID, on both legs, and tells whether
+	// there was one.
+	Kill(id string) bool
+
+	// Close resets the connections that are left and gives back all that the
+	// engine holds. No method may be called after it.
+	Close() error
+}
+
+// Change is what an Apply did.
+type Change struct {
+	Added   []string  // listeners opened, as "route address"
+	Removed []string  // listeners closed
+	Pending []Pending // listeners that wait for the host
+}
+
+// Empty tells whether nothing changed and nothing waits.
+func (c Change) Empty() bool { return len(c.Added)+len(c.Removed)+len(c.Pending) == 0 }
+
+// Pending is a listener that cannot be opened until the host changes.
+type Pending struct {
+	Route  string `json:"route"`
+	Listen string `json:"listen"`
+	Why    string `json:"why"`
+}
+
+// Status is the engine's state.
+type Status struct {
+	Connections    int           `json:"connections"`     // now, over all routes
+	MaxConnections int           `json:"max_connections"` // the limit in force
+	AcceptErrors   uint64        `json:"accept_errors"`   // accepts that failed for want of fds or memory
+	Panics         uint64        `json:"panics"`          // connections ended by a defect of ours
+	Pending        []Pending     `json:"pending,omitempty"`
+	Routes         []RouteStatus `json:"routes"`
+}
+
+// RouteStatus is the state of one route, in the order of the plan. Routes that
+// are gone but have connections stay, marked Removed.
+type RouteStatus struct {
+	Name      string           `json:"name"`
+	Removed   bool             `json:"removed,omitempty"`
+	Listening []string         `json:"listening"`
+	Counters  Counters         `json:"counters"`
+	Endpoints []EndpointStatus `json:"endpoints"`
+}
+
+// Counters of a route. Up is from client to server.
+type Counters struct {
+	Active    int               `json:"active"`
+	Accepted  uint64            `json:"accepted"`
+	BytesUp   uint64            `json:"bytes_up"`
+	BytesDown uint64            `json:"bytes_down"`
+	Ended     map[Reason]uint64 `json:"ended"` // by why
+}
+
+// EndpointStatus is the state of one endpoint of a server.
+type EndpointStatus struct {
+	Server    string         `json:"server"`
+	Addr      netip.AddrPort `json:"addr"` // port 0: the listener's
+	Up        bool           `json:"up"`
+	Active    int            `json:"active"`
+	Connects  uint64         `json:"connects"` // that succeeded
+	Failures  uint64         `json:"failures"` // connects that failed
+	LastError string         `json:"last_error,omitempty"`
+}
+
+// Conn is a live connection.
+type Conn struct {
+	ID        string         `json:"id"`
+	Route     string         `json:"route"`
+	State     string         `json:"state"` // connecting, open, client-closed, server-closed
+	Client    netip.AddrPort `json:"client"`
+	Listener  netip.AddrPort `json:"listener"`
+	Server    string         `json:"server,omitempty"`
+	Endpoint  netip.AddrPort `json:"endpoint"`
+	Start     time.Time      `json:"start"`
+	Idle      time.Duration  `json:"idle_ns"` // since a byte moved
+	BytesUp   uint64         `json:"bytes_up"`
+	BytesDown uint64         `json:"bytes_down"`
+}
+
+// Reason is why a connection ended.
+type Reason string
+
+// The reasons. "closed" is the orderly end, named after the side that ended
+// first.
+const (
+	ClosedByClient Reason = "closed by client"
+	ClosedByServer Reason = "closed by server"
+	ResetByClient  Reason = "reset by client"
+	ResetByServer  Reason = "reset by server"
+	ConnectFailed  Reason = "connect failed"
+	NoServer       Reason = "no server up"
+	ServersFull    Reason = "servers full"
+	NoResources    Reason = "out of resources" // fds, ports or memory on this machine
+	IdleTimeout    Reason = "idle timeout"
+	FinTimeout     Reason = "fin timeout"
+	LostClient     Reason = "client lost" // keepalive or user timeout
+	LostServer     Reason = "server lost"
+	Killed         Reason = "killed"
+	Stopped        Reason = "daemon stopped"
+	Fault          Reason = "fault in midspan"
+)
+
+// Reasons are all of them, in a fixed order.
+var Reasons = []Reason{
+	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, ConnectFailed, NoServer, ServersFull,
+	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, Killed, Stopped, Fault,
+}
+
+// Record is one line of the access log. A start record (End is zero) is made
+// once the server is connected.
+type Record struct {
+	Conn
+	End     time.Time
+	Connect time.Duration // until the server was connected
+	Reason  Reason        // "" in a start record
+	Err     string        // the last connect error, if any
+	Retries int           // endpoints that were tried in vain
+
+	// Connections at this moment: in all, on the route, on the server.
+	TotalActive, RouteActive, ServerActive int
+}
+
+// Dial is the outcome of a connect to an endpoint.
+type Dial struct {
+	Route, Server string
+	Addr          netip.AddrPort
+	Err           error // nil: it worked
+}
+
+// Hooks are how an engine tells what happens. They are called from the data
+// path and must not block; nil ones are left out.
+type Hooks struct {
+	// Dial is called for each connect that failed, and for the first one that
+	// worked after failures.
+	Dial func(Dial)
+	// Record is called when a connection starts and when it ends. The record
+	// is the callee's to keep.
+	Record func(*Record)
+}

@@ -1,0 +1,235 @@
+// Package enginetest is the suite of behaviour that every engine must pass. It
+// gives an engine plans, drives real TCP connections through it, and compares
+// what both ends see with what they see of each other over a direct connection:
+// the contract of package engine is "as if nothing stood in between", and here
+// it is said in bytes.
+//
+// Only _test files import it:
+//
+//	func TestEngine(t *testing.T) {
+//		enginetest.Run(t, func(t *testing.T, h engine.Hooks) engine.Engine { … })
+//	}
+//
+// After every case the process must have the open files and the goroutines that
+// it had before. With -short the amounts are smaller. With MIDSPAN_SLOW in the
+// environment stalls last 10 s and not 2 s.
+//
+// Limits: all traffic is on the loopback interface, so there is no loss, no
+// delay and no packet below 64 KiB unless a case makes it; the reasons "client
+// lost", "server lost" and "out of resources" are not provoked; keepalive and
+// user timeout are not looked at. No two suites may run in one process at once.
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"midspan/internal/engine"
+	"midspan/internal/plan"
+)
+
+const (
+	caseLimit = 60 * time.Second // for a case as a whole; its sockets give up before
+	patience  = 10 * time.Second // for what happens soon unless something is broken
+)
+
+// New makes an engine with the hooks given; the suite closes it.
+type New func(t *testing.T, hooks engine.Hooks) engine.Engine
+
+// Run holds the engines that newEngine makes to the contract.
+func Run(t *testing.T, newEngine New) {
+	warmUp(t)
+	groups := [][]testCase{
+		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(), balanceCases(), limitCases(),
+		applyCases(), loadCases(), endingCases(), reportCases(),
+	}
+	for _, cases := range groups {
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) { c.run(t, newEngine) })
+		}
+	}
+}
+
+type testCase struct {
+	name string
+	test func(r *rig)
+}
+
+// run is one case with all that surrounds it.
+func (c testCase) run(t *testing.T, newEngine New) {
+	watchdog := time.AfterFunc(caseLimit, func() {
+		stacks := make([]byte, 1<<20)
+		panic(fmt.Sprintf("enginetest: %q still runs after %s\n%s", c.name, caseLimit, stacks[:runtime.Stack(stacks, true)]))
+	})
+	defer watchdog.Stop()
+	before := count()
+	// A Cleanup, because it runs also when the case ends by Fatal or Skip, and
+	// after the rig's own.
+	t.Cleanup(func() { checkLeaks(t, before) })
+	r := &rig{
+		T:        t,
+		log:      &log{},
+		names:    map[string][]netip.Addr{},
+		down:     map[string]bool{},
+		deadline: time.Now().Add(caseLimit - 2*patience),
+		open:     map[io.Closer]bool{},
+		ports:    map[uint16]bool{},
+	}
+	t.Cleanup(r.finish)
+	r.engine = newEngine(t, engine.Hooks{Dial: r.log.dial, Record: r.log.record})
+	c.test(r)
+}
+
+// rig is an engine with the clients and servers around it.
+type rig struct {
+	*testing.T
+	engine engine.Engine
+	log    *log
+
+	names map[string][]netip.Addr // what host names stand for
+	down  map[string]bool         // servers, by name or address, that are not up
+
+	deadline time.Time // of every socket
+	wg       sync.WaitGroup
+	mu       sync.Mutex // guards what follows
+	open     map[io.Closer]bool
+	finished bool            // what opens now is closed at once
+	ports    map[uint16]bool // given out by freePorts
+}
+
+// finish closes the engine and all that the case has left open. The engine goes
+// first: it must cope with connections that live.
+func (r *rig) finish() {
+	if r.engine != nil {
+		r.closeEngine()
+	}
+	r.mu.Lock()
+	r.finished = true
+	for c := range r.open {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.wg.Wait()
+}
+
+func (r *rig) closeEngine() {
+	e := r.engine
+	r.engine = nil
+	if e == nil {
+		return
+	}
+	if err := e.Close(); err != nil {
+		r.Errorf("Close: %v", err)
+	}
+}
+
+// keep makes finish close c.
+func (r *rig) keep(c io.Closer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.finished {
+		c.Close()
+		return
+	}
+	r.open[c] = true
+}
+
+func (r *rig) drop(c io.Closer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, c)
+}
+
+// until waits for something that is to happen soon.
+func (r *rig) until(what string, happened func() bool) {
+	r.Helper()
+	for give := time.Now().Add(patience); !happened(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(give) {
+			r.Fatalf("after %s still not so: %s", patience, what)
+		}
+	}
+}
+
+// parallel runs n workers and gives the first errors, should there be any.
+func parallel(n int, work func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = work(i) })
+	}
+	wg.Wait()
+	some := make([]error, 0, 5)
+	for _, err := range errs {
+		if err != nil && len(some) < cap(some) {
+			some = append(some, err)
+		}
+	}
+	return errors.Join(some...)
+}
+
+// apply applies a plan with the routes given (see plan) and must succeed.
+func (r *rig) apply(format string, args ...any) engine.Change {
+	r.Helper()
+	return r.applyPlan(r.plan(format, args...))
+}
+
+func (r *rig) applyPlan(p *plan.Plan) engine.Change {
+	r.Helper()
+	change, err := r.engine.Apply(context.Background(), p)
+	if err != nil {
+		r.Fatalf("Apply: %v", err)
+	}
+	return change
+}
+
+// census is what may not grow from case to case.
+type census struct{ files, goroutines int }
+
+func count() census {
+	files, _ := os.ReadDir("/proc/self/fd")
+	return census{len(files), runtime.NumGoroutine()}
+}
+
+func checkLeaks(t *testing.T, before census) {
+	var after census
+	for give := time.Now().Add(patience); time.Now().Before(give); time.Sleep(5 * time.Millisecond) {
+		if after = count(); after.files <= before.files && after.goroutines <= before.goroutines {
+			return
+		}
+	}
+	if after.files > before.files {
+		t.Errorf("%d open files, %d before the case: %v", after.files, before.files, openFiles())
+	}
+	if after.goroutines > before.goroutines {
+		stacks := make([]byte, 1<<20)
+		t.Errorf("%d goroutines, %d before the case\n%s", after.goroutines, before.goroutines, stacks[:runtime.Stack(stacks, true)])
+	}
+}
+
+func openFiles() (names []string) {
+	files, _ := os.ReadDir("/proc/self/fd")
+	for _, f := range files {
+		if name, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil {
+			names = append(names, f.Name()+" "+name)
+		}
+	}
+	return names
+}
+
+// warmUp makes the runtime open what it keeps for ever (its epoll descriptor).
+func warmUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}

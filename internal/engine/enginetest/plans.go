@@ -1,0 +1,104 @@
+package enginetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"midspan/internal/config"
+	"midspan/internal/plan"
+)
+
+// plan makes a Plan from routes as they stand in a midspan.yaml, one a line:
+//
+//	sql: { listen: "127.0.0.1:1434", to: "127.0.0.1:1433" }
+//
+// Names have the addresses of r.names, and servers are up unless r.down names
+// them or their address. A line that does not start with a route's name but
+// with "max_connections" is for the plan as a whole.
+func (r *rig) plan(format string, args ...any) *plan.Plan {
+	r.Helper()
+	top := []string{"health: off", "admin: off"}
+	routes := []string{"routes:"}
+	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "":
+		case strings.HasPrefix(line, "max_connections:"):
+			top = append(top, line)
+		default:
+			routes = append(routes, "  "+line)
+		}
+	}
+	text := strings.Join(append(top, routes...), "\n") + "\n"
+	file, err := config.Parse("enginetest.yaml", []byte(text))
+	if err != nil {
+		r.Fatalf("%v in\n%s", err, text)
+	}
+	p, _, err := plan.New(file)
+	if err != nil {
+		r.Fatalf("%v in\n%s", err, text)
+	}
+	return r.with(p)
+}
+
+// with is p with the endpoints as names and down have them now.
+func (r *rig) with(p *plan.Plan) *plan.Plan {
+	return p.With(
+		func(host string) []netip.Addr { return r.names[host] },
+		func(_ *plan.Route, s *plan.Server, a netip.Addr) bool { return !r.down[s.Name] && !r.down[a.String()] },
+	)
+}
+
+// freePort is a port of 127.0.0.1 (and every other address) that nobody has.
+func (r *rig) freePort() netip.AddrPort { return r.freePorts(1) }
+
+// freePorts is the first of n such ports in a row. They are outside the range
+// that the kernel takes the ports of outgoing connections from: those would come
+// between this look and the use, and a connect to a dead port inside the range
+// can even meet itself.
+func (r *rig) freePorts(n int) netip.AddrPort {
+	r.Helper()
+	low, high := 20000, 60000
+	var ephemeral int
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		fmt.Sscan(string(text), &ephemeral)
+	}
+	if ephemeral > 15000 {
+		low, high = 10000, ephemeral
+	}
+	for range 1000 {
+		p := low + rand.IntN(high-low-n)
+		if r.claim(p, n) {
+			return loopback(uint16(p))
+		}
+	}
+	r.Fatalf("no %d free ports from %d to %d", n, low, high)
+	return netip.AddrPort{}
+}
+
+func (r *rig) claim(from, n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := from; p < from+n; p++ {
+		if r.ports[uint16(p)] {
+			return false
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	for p := from; p < from+n; p++ {
+		r.ports[uint16(p)] = true
+	}
+	return true
+}
+
+func loopback(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}

@@ -1,0 +1,100 @@
+package enginetest
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"midspan/internal/engine"
+)
+
+// log keeps what an engine tells through its hooks.
+type log struct {
+	mu      sync.Mutex
+	records []*engine.Record
+	dialed  []engine.Dial
+}
+
+func (l *log) record(r *engine.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = append(l.records, r)
+}
+
+func (l *log) dial(d engine.Dial) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dialed = append(l.dialed, d)
+}
+
+func (l *log) dials() []engine.Dial {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.dialed)
+}
+
+// of are the records of the connections from client, starts and ends.
+func (l *log) of(client netip.AddrPort) (starts, ends []*engine.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.records {
+		switch {
+		case r.Client != client:
+		case r.End.IsZero():
+			starts = append(starts, r)
+		default:
+			ends = append(ends, r)
+		}
+	}
+	return starts, ends
+}
+
+func (l *log) reasons() map[engine.Reason]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[engine.Reason]int{}
+	for _, r := range l.records {
+		if !r.End.IsZero() {
+			all[r.Reason]++
+		}
+	}
+	return all
+}
+
+// ended waits for the end of the connection from client, and is its record. A
+// connection has one start, if its server was reached, and one end.
+func (r *rig) ended(client netip.AddrPort) *engine.Record {
+	r.Helper()
+	var starts, ends []*engine.Record
+	r.until("an end record for "+client.String(), func() bool {
+		starts, ends = r.log.of(client)
+		return len(ends) > 0
+	})
+	end := ends[0]
+	if len(ends) > 1 {
+		r.Errorf("%d end records of one connection: %+v", len(ends), ends)
+	}
+	want := 1
+	if !end.Endpoint.IsValid() {
+		want = 0
+	}
+	if len(starts) != want {
+		r.Errorf("%d start records, want %d, for %+v", len(starts), want, end)
+	}
+	for _, start := range starts {
+		if start.ID != end.ID || start.Reason != "" || start.Endpoint != end.Endpoint {
+			r.Errorf("start record %+v does not fit end record %+v", start, end)
+		}
+	}
+	return end
+}
+
+// endsFor is ended, with the reason that is wanted.
+func (r *rig) endsFor(client netip.AddrPort, want engine.Reason) *engine.Record {
+	r.Helper()
+	end := r.ended(client)
+	if end.Reason != want {
+		r.Errorf("the connection ended because of %q (%s), want %q", end.Reason, end.Err, want)
+	}
+	return end
+}

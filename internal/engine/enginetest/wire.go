@@ -1,0 +1,261 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// peer is one end of a connection under test. What it sends is a stream that
+// both ends know, so that each byte that arrives is compared.
+type peer struct {
+	*net.TCPConn
+	r       *rig
+	out, in *rand.ChaCha8
+	local   netip.AddrPort // known also after Close
+}
+
+func (r *rig) newPeer(c *net.TCPConn, client bool) *peer {
+	up, down := rand.NewChaCha8([32]byte{'u'}), rand.NewChaCha8([32]byte{'d'})
+	p := &peer{TCPConn: c, r: r, out: down, in: up, local: addrPort(c.LocalAddr())}
+	if client {
+		p.out, p.in = up, down
+	}
+	c.SetDeadline(r.deadline)
+	r.keep(c)
+	return p
+}
+
+func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+
+// Close is orderly unless there are unread bytes; then the kernel resets.
+func (p *peer) Close() error {
+	p.r.drop(p.TCPConn)
+	return p.TCPConn.Close()
+}
+
+// reset ends the connection with a RST.
+func (p *peer) reset() {
+	p.SetLinger(0)
+	p.Close()
+}
+
+// send sends n bytes and says how that ended: "sent", or in the words of fate.
+func (p *peer) send(n int) string {
+	buf := make([]byte, min(n, 64<<10))
+	for n > 0 {
+		buf = buf[:min(n, len(buf))]
+		p.out.Read(buf)
+		m, err := p.Write(buf)
+		if err != nil {
+			return fate(err)
+		}
+		n -= m
+	}
+	return "sent"
+}
+
+// get reads n bytes; n < 0: all there are.
+func (p *peer) get(n int) got {
+	buf := make([]byte, 64<<10)
+	want := make([]byte, len(buf))
+	var g got
+	for g.bytes != n {
+		part := buf
+		if n >= 0 {
+			part = buf[:min(len(buf), n-g.bytes)]
+		}
+		m, err := p.Read(part)
+		p.in.Read(want[:m])
+		if !bytes.Equal(part[:m], want[:m]) {
+			g.end = fmt.Sprintf("WRONG BYTES after %d", g.bytes)
+			return g
+		}
+		g.bytes += m
+		if err != nil {
+			g.end = fate(err)
+			return g
+		}
+	}
+	return g
+}
+
+// all reads to the end.
+func (p *peer) all() got { return p.get(-1) }
+
+// got is what came: how much, and how it ended if it did.
+type got struct {
+	bytes int
+	end   string
+}
+
+func (g got) String() string {
+	if g.end == "" {
+		return fmt.Sprintf("%d bytes", g.bytes)
+	}
+	return fmt.Sprintf("%d bytes, %s", g.bytes, g.end)
+}
+
+// some is for transfers that are cut at no certain place.
+func (g got) some() string { return "some, " + g.end }
+
+// fate is an error of a socket in the words of this suite. The kernel says EPIPE
+// to whoever writes after the reset was seen.
+func fate(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, io.EOF):
+		return "end"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "reset"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "NOTHING until the deadline"
+	}
+	return err.Error()
+}
+
+// dialer makes connections from address from, if it is not "".
+func (r *rig) dialer(from string) *net.Dialer {
+	d := &net.Dialer{Deadline: r.deadline, KeepAlive: -1}
+	if from != "" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))
+	}
+	return d
+}
+
+// connect is dial with an error, for workers.
+func (r *rig) connect(to netip.AddrPort, from string) (*peer, error) {
+	c, err := r.dialer(from).Dial("tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return r.newPeer(c.(*net.TCPConn), true), nil
+}
+
+func (r *rig) dial(to netip.AddrPort) *peer {
+	r.Helper()
+	p, err := r.connect(to, "")
+	if err != nil {
+		r.Fatal(err)
+	}
+	return p
+}
+
+// server accepts on loopback and gives each connection to handle, in a goroutine
+// of its own, or, without one, to whoever asks next for it.
+type server struct {
+	addr     netip.AddrPort
+	accepted atomic.Int64
+	conns    chan *peer
+	l        net.Listener
+}
+
+func (r *rig) serve(handle func(*peer)) *server {
+	r.Helper()
+	return r.serveOn(loopback(0), handle)
+}
+
+func (r *rig) serveOn(at netip.AddrPort, handle func(*peer)) *server {
+	r.Helper()
+	// A listener of Go's accepts MPTCP unless told otherwise.
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(context.Background(), "tcp", at.String())
+	if err != nil {
+		r.Fatal(err)
+	}
+	s := &server{addr: addrPort(l.Addr()), conns: make(chan *peer, 1000), l: l}
+	r.keep(l)
+	r.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.accepted.Add(1)
+			p := r.newPeer(c.(*net.TCPConn), false)
+			if handle == nil {
+				s.conns <- p
+				continue
+			}
+			r.wg.Go(func() {
+				defer p.Close()
+				handle(p)
+			})
+		}
+	})
+	return s
+}
+
+// accept is the server's end of a connection that a client has made.
+func (r *rig) accept(s *server) *peer {
+	r.Helper()
+	select {
+	case p := <-s.conns:
+		return p
+	case <-time.After(patience):
+		r.Fatalf("no connection came to server %s", s.addr)
+		return nil
+	}
+}
+
+// pair is both ends of one new connection, made by way of at.
+func (r *rig) pair(at netip.AddrPort, s *server) (client, srv *peer) {
+	r.Helper()
+	return r.dial(at), r.accept(s)
+}
+
+// echo is a handler that sends back all that it gets.
+func echo(p *peer) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := p.Read(buf)
+		if n > 0 {
+			if _, err := p.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// ping sends payload to an echo and wants it back.
+func (p *peer) ping(payload []byte) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := p.Write(payload)
+		sent <- err
+	}()
+	back := make([]byte, len(payload))
+	_, err := io.ReadFull(p, back)
+	if err == nil && !bytes.Equal(back, payload) {
+		err = errors.New("other bytes came back")
+	}
+	return errors.Join(err, <-sent)
+}
+
+// bye ends a connection to an echo in an orderly way.
+func (p *peer) bye() error {
+	defer p.Close()
+	if err := p.CloseWrite(); err != nil {
+		return err
+	}
+	if n, err := io.Copy(io.Discard, p); n > 0 || err != nil {
+		return fmt.Errorf("at the end %d bytes more, and error %v", n, err)
+	}
+	return nil
+}

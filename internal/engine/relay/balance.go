@@ -1,0 +1,193 @@
+package relay
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"midspan/internal/plan"
+)
+
+// choice is an endpoint with the settings of its server.
+type choice struct {
+	*endpoint
+	server *plan.Server
+}
+
+// full tells whether the server takes no more connections on this endpoint.
+func (c choice) full() bool {
+	return c.server.MaxConnections > 0 && c.active.Load() >= int64(c.server.MaxConnections)
+}
+
+// picker chooses the endpoint of a connection. All but the turn of the round
+// robin is fixed when it is made.
+type picker struct {
+	balance plan.Balance
+	tiers   [2][]choice // up, with a weight: first the servers, then the backups
+	turns   [2][]uint16 // roundrobin: indices into tiers, smoothly interleaved
+	next    atomic.Uint64
+}
+
+// pickResult says why there is no endpoint.
+type pickResult int
+
+const (
+	picked     pickResult = iota
+	pickedNone            // nothing is up, or all was tried
+	pickedFull            // what is up has its max_connections
+)
+
+// newPicker chooses among endpoints that are up.
+func newPicker(b plan.Balance, up []choice) *picker {
+	p := &picker{balance: b}
+	for _, c := range up {
+		switch {
+		case c.server.Weight == 0:
+		case c.server.Backup:
+			p.tiers[1] = append(p.tiers[1], c)
+		default:
+			p.tiers[0] = append(p.tiers[0], c)
+		}
+	}
+	for i, tier := range p.tiers {
+		if b != plan.RoundRobin || len(tier) == 0 {
+			continue
+		}
+		weights := make([]int, len(tier))
+		for j, c := range tier {
+			weights[j] = c.server.Weight
+		}
+		p.turns[i] = interleave(weights)
+	}
+	return p
+}
+
+// interleave is one round of the smooth weighted round robin: index i stands in
+// it weights[i]/gcd times, spread as evenly as can be. Each step raises every
+// index by its weight and takes the highest, which pays the sum.
+func interleave(weights []int) []uint16 {
+	divisor, sum := 0, 0
+	for _, w := range weights {
+		divisor = gcd(divisor, w)
+	}
+	for _, w := range weights {
+		sum += w / divisor
+	}
+	credit := make([]int, len(weights))
+	turns := make([]uint16, 0, sum)
+	for range sum {
+		best := 0
+		for i, w := range weights {
+			if credit[i] += w / divisor; credit[i] > credit[best] {
+				best = i
+			}
+		}
+		credit[best] -= sum
+		turns = append(turns, uint16(best))
+	}
+	return turns
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// pick is the endpoint for a connection of client, but for those already tried.
+// Backups are taken when no server is up, and when all that
+// are up have failed this very connection.
+func (p *picker) pick(client netip.Addr, tried []*endpoint) (choice, pickResult) {
+	result := pickedNone
+	for i, tier := range p.tiers {
+		free := func(c choice) bool {
+			if slices.Contains(tried, c.endpoint) {
+				return false
+			}
+			if c.full() {
+				result = pickedFull
+				return false
+			}
+			return true
+		}
+		if c, ok := p.pickFrom(i, tier, client, free); ok {
+			return c, picked
+		}
+		if result == pickedFull {
+			break // backups are for servers that are down, not for full ones
+		}
+	}
+	return choice{}, result
+}
+
+func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(choice) bool) (best choice, ok bool) {
+	if p.balance == plan.RoundRobin {
+		return p.inTurn(tier, all, free)
+	}
+	bestScore := math.Inf(-1)
+	for _, c := range all {
+		if !free(c) {
+			continue
+		}
+		if p.balance == plan.First {
+			return c, true
+		}
+		if s := p.score(c, client); s > bestScore {
+			best, bestScore, ok = c, s, true
+		}
+	}
+	return best, ok
+}
+
+// inTurn takes the next turn whose endpoint is free.
+func (p *picker) inTurn(tier int, all []choice, free func(choice) bool) (choice, bool) {
+	turns := p.turns[tier]
+	if len(turns) == 0 {
+		return choice{}, false
+	}
+	start := p.next.Add(1) - 1
+	for i := range uint64(len(turns)) {
+		if c := all[turns[(start+i)%uint64(len(turns))]]; free(c) {
+			return c, true
+		}
+	}
+	return choice{}, false
+}
+
+// score ranks c for client; the highest wins.
+func (p *picker) score(c choice, client netip.Addr) float64 {
+	weight := float64(c.server.Weight)
+	if p.balance == plan.LeastConn {
+		// The connection itself is counted, so that of two idle servers the
+		// heavier one is taken.
+		return -(float64(c.active.Load()) + 1) / weight
+	}
+	// Weighted rendezvous hashing (Schindelhauer and Schomaker, 2005): when an
+	// endpoint goes, only its own clients move.
+	h := float64(hashPair(client, c.addr, c.server.Name)>>11) / (1 << 53)
+	return -weight / math.Log(max(h, math.SmallestNonzeroFloat64))
+}
+
+// hashPair hashes a client and an endpoint alike on every machine: two
+// forwarders behind one load balancer send a client to the same server.
+func hashPair(client, addr netip.Addr, server string) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	mix := func(b byte) { h = (h ^ uint64(b)) * 1099511628211 }
+	for _, b := range client.As16() {
+		mix(b)
+	}
+	for _, b := range addr.As16() {
+		mix(b)
+	}
+	for i := range len(server) {
+		mix(server[i])
+	}
+	// FNV's high bits are weak on short input; finish as MurmurHash3 does.
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}

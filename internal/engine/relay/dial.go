@@ -1,0 +1,193 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
+)
+
+// dial is the search for a server: attempts in turn, the next one when one
+// fails or is slow, the first to succeed wins.
+type dial struct {
+	attempts []attempt
+	tried    []*endpoint
+	inFlight int
+	deadline time.Duration // loop time
+	hedge    time.Duration // when the next attempt starts although one is in flight; 0: not
+	shortage bool          // an attempt failed for want of something on this machine
+	full     bool          // waiting for a server below its max_connections
+}
+
+type attempt struct {
+	choice
+	fd    int32 // -1: over
+	began time.Duration
+}
+
+// hedgeAfter is when a second endpoint is tried beside the first: the kernel's
+// initial retransmission timeout (RFC 6298 section 2), so one SYN was lost.
+// Within a shorter connect_timeout every endpoint still gets its chance.
+func hedgeAfter(timeout time.Duration) time.Duration { return min(time.Second, timeout/3) }
+
+// waitFull is how often a connection looks again for a server below its limit.
+const waitFull = 20 * time.Millisecond
+
+// tryNext starts a connect to the next endpoint. When there is none, and none
+// is in flight, the client is reset at once: it must not wait for nothing.
+func (l *loop) tryNext(p *pair) {
+	d := p.dial
+	for {
+		c, result := p.set.picker.pick(p.clientAddr.Addr(), d.tried)
+		if result != picked || len(d.attempts) == maxAttempts {
+			l.noneLeft(p, result)
+			return
+		}
+		d.tried = append(d.tried, c.endpoint)
+		to := netip.AddrPortFrom(c.addr, c.server.PortFor(p.listener.port))
+		c.active.Add(1)
+		fd, e := connect(to, optionsOf(p.set.Route))
+		if e == 0 {
+			d.attempts = append(d.attempts, attempt{c, fd, l.now})
+			e = l.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
+			if e == 0 {
+				d.inFlight++
+				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())
+				l.schedule(p, min(d.hedge, d.deadline))
+				return
+			}
+			d.attempts[len(d.attempts)-1].fd = -1
+			l.closeLater(fd)
+		}
+		l.attemptFailed(p, c, e)
+	}
+}
+
+// noneLeft ends the dial unless there is something to wait for.
+func (l *loop) noneLeft(p *pair, result pickResult) {
+	d := p.dial
+	d.hedge = 0
+	d.full = result == pickedFull
+	if d.full {
+		l.schedule(p, min(l.now+waitFull, d.deadline))
+		return
+	}
+	if d.inFlight > 0 {
+		l.schedule(p, d.deadline)
+		return
+	}
+	switch {
+	case d.shortage:
+		l.e.complain("cannot connect: this machine is out of something", "error", p.lastErr, "route", p.route.name)
+		l.abort(p, noResources)
+	case len(d.tried) == 0:
+		l.abort(p, noServer)
+	default:
+		l.abort(p, connectFailed)
+	}
+}
+
+func (l *loop) dialTimer(p *pair) {
+	d := p.dial
+	switch {
+	case l.now >= d.deadline:
+		for i := range d.attempts {
+			if a := &d.attempts[i]; a.fd >= 0 {
+				l.failSlow(p, a)
+			}
+		}
+		if d.full && len(d.tried) == 0 {
+			l.abort(p, serversFull)
+		} else {
+			l.abort(p, connectFailed)
+		}
+	case d.full, d.hedge != 0 && l.now >= d.hedge:
+		l.tryNext(p)
+	default:
+		next := d.deadline
+		if d.hedge != 0 {
+			next = min(next, d.hedge)
+		}
+		l.schedule(p, next)
+	}
+}
+
+// onAttempt takes an event of attempt i.
+func (l *loop) onAttempt(p *pair, i int, events uint32) {
+	a := &p.dial.attempts[i]
+	if a.fd < 0 {
+		return
+	}
+	e := socketError(a.fd)
+	switch {
+	case e == 0 && events&unix.EPOLLOUT != 0:
+		l.connected(p, i, events)
+	case e != 0:
+		l.closeLater(a.fd)
+		a.fd = -1
+		p.dial.inFlight--
+		l.attemptFailed(p, a.choice, e)
+		l.tryNext(p)
+	}
+}
+
+// attemptFailed counts a connect that failed.
+func (l *loop) attemptFailed(p *pair, c choice, e unix.Errno) {
+	c.active.Add(-1)
+	p.retries++
+	p.lastErr = fmt.Sprintf("%s: %s", c.server.Name, e.Error())
+	if isShortage(e) {
+		p.dial.shortage = true
+		return // no fault of the server's
+	}
+	l.failed(p, c, e)
+}
+
+// failSlow gives up an attempt that got no answer in time.
+func (l *loop) failSlow(p *pair, a *attempt) {
+	l.closeLater(a.fd)
+	a.fd = -1
+	a.active.Add(-1)
+	p.retries++
+	err := fmt.Errorf("no answer to a connect in %s", (l.now - a.began).Round(time.Millisecond))
+	p.lastErr = fmt.Sprintf("%s: %s", a.server.Name, err)
+	l.failed(p, a.choice, err)
+}
+
+func (l *loop) failed(p *pair, c choice, err error) {
+	c.failures.Add(1)
+	c.failing.Store(true)
+	text := err.Error()
+	c.lastErr.Store(&text)
+	l.report(p, c, err)
+}
+
+func (l *loop) report(p *pair, c choice, err error) {
+	if l.e.hooks.Dial != nil {
+		l.e.hooks.Dial(engine.Dial{
+			Route: p.route.name, Server: c.server.Name, Err: err,
+			Addr: netip.AddrPortFrom(c.addr, c.server.PortFor(p.listener.port)),
+		})
+	}
+}
+
+// dropAttempts closes the attempts in flight that are not needed. One that had
+// its chance while another endpoint answered counts as failed; closing it
+// before the handshake is done leaves no trace on the server.
+func (l *loop) dropAttempts(p *pair) {
+	for i := range p.dial.attempts {
+		a := &p.dial.attempts[i]
+		switch {
+		case a.fd < 0:
+		case l.now-a.began >= hedgeAfter(p.set.ConnectTimeout.D()):
+			l.failSlow(p, a)
+		default:
+			l.closeLater(a.fd)
+			a.fd = -1
+			a.active.Add(-1)
+		}
+	}
+}

@@ -1,0 +1,373 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
+)
+
+// loop is one epoll instance and all the connections on it. Everything in it
+// but the queue of calls belongs to the goroutine of run.
+type loop struct {
+	e      *Engine
+	id     int
+	epfd   int
+	wakefd int
+
+	now     time.Duration // since the epoch, taken once for each batch
+	epoch   time.Time
+	events  [256]unix.EpollEvent
+	batch   []unix.EpollEvent // what is left of the batch in hand
+	inHand  *pair             // whose event is being handled
+	ready   []*pair           // used up their turn and have more to move
+	closing []int32           // closed after the batch: see closeLater
+	timers  timers
+
+	pairs     []*pair // by slot
+	free      []uint32
+	nextID    uint64
+	listeners []*socket // by slot; nil: free
+	scratch   []byte
+	buffers   [][]byte
+	pipes     []pipe
+
+	stopping bool
+	mu       sync.Mutex
+	calls    []func()
+}
+
+// socket is this loop's socket of a listener.
+type socket struct {
+	*listener
+	fd    int32
+	slot  uint32
+	retry time.Duration // paused until then; 0: not paused
+}
+
+// An event says whose it is by a slot (a place in pairs or listeners), which of
+// the slot's descriptors (bits below), and the generation of the slot: a slot
+// is used again, and an event of its former user must not reach the next.
+const (
+	whichBits     = 11
+	whichClient   = 0 // 1 and up: the n-th attempt to reach a server
+	whichListener = 1<<whichBits - 1
+	whichWake     = 1<<whichBits - 2
+	maxAttempts   = 64
+	maxSlots      = 1 << (31 - whichBits)
+)
+
+const (
+	acceptBatch = 64
+	// shortage is how long a listener rests when the machine has no fd or
+	// memory for another connection.
+	shortage = 100 * time.Millisecond
+	// full is how often a listener that has reached a limit looks again.
+	full = 5 * time.Millisecond
+)
+
+func newLoop(e *Engine, id int) (*loop, error) {
+	l := &loop{e: e, id: id, epoch: time.Now(), scratch: make([]byte, bufferSize)}
+	var err error
+	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if l.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(l.epfd)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	l.watch(int32(l.wakefd), unix.EPOLLIN, 0, whichWake, 0)
+	return l, nil
+}
+
+// watch adds fd to the epoll set. Adding can fail for want of memory only; the
+// caller then sees a connection that never becomes ready, and its timers end it.
+func (l *loop) watch(fd int32, events uint32, slot, which, gen uint32) unix.Errno {
+	return l.control(unix.EPOLL_CTL_ADD, fd, events, slot, which, gen)
+}
+
+func (l *loop) control(op int, fd int32, events uint32, slot, which, gen uint32) unix.Errno {
+	ev := unix.EpollEvent{Events: events, Fd: int32(slot<<whichBits | which), Pad: int32(gen)}
+	_, _, e := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	return e
+}
+
+func (l *loop) run() {
+	for !l.stopping {
+		l.batch = l.events[:l.wait()]
+		l.now = time.Since(l.epoch)
+		for len(l.batch) > 0 {
+			l.guarded(l.handleBatch)
+		}
+		for l.timers.due(l.now) {
+			l.guarded(l.fireTimers)
+		}
+		l.guarded(l.runReady)
+		l.closeNow()
+	}
+	for _, p := range slices.Clone(l.pairs) {
+		if p.state != stateFree {
+			l.guarded(func() { l.abort(p, stopped) })
+		}
+	}
+	l.closeNow()
+}
+
+// wait is epoll_wait: first without blocking, which is all it takes under load
+// and spares the scheduler's hand-off.
+func (l *loop) wait() int {
+	timeout := l.timers.until(time.Since(l.epoch))
+	if len(l.ready) > 0 {
+		timeout = 0
+	}
+	p := uintptr(unsafe.Pointer(&l.events[0]))
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, uintptr(len(l.events)), 0, 0, 0)
+	if n == 0 && timeout != 0 {
+		n, _, e = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, uintptr(len(l.events)), uintptr(timeout), 0, 0)
+	}
+	if e != 0 { // EINTR; nothing else can be
+		return 0
+	}
+	return int(n)
+}
+
+// guarded runs f and survives its panic: a defect in the handling of one
+// connection ends that connection, with a log line, and no other.
+func (l *loop) guarded(f func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		l.e.panics.Add(1)
+		p := l.inHand
+		l.inHand = nil
+		l.e.log.Error("a defect in midspan ended a connection", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		if p != nil && p.state != stateFree {
+			l.guarded(func() { l.abort(p, fault) })
+		}
+	}()
+	f()
+	l.inHand = nil
+}
+
+func (l *loop) handleBatch() {
+	for len(l.batch) > 0 {
+		ev := l.batch[0]
+		l.batch = l.batch[1:]
+		slot, which := uint32(ev.Fd)>>whichBits, uint32(ev.Fd)&(1<<whichBits-1)
+		switch which {
+		case whichWake:
+			l.runCalls()
+		case whichListener:
+			if s := l.listeners[slot]; s != nil {
+				l.acceptFrom(s)
+			}
+		default:
+			if p := l.pairs[slot]; p.gen == uint32(ev.Pad) && p.state != stateFree {
+				l.inHand = p
+				l.handle(p, which, ev.Events)
+			}
+		}
+	}
+}
+
+// runReady gives every connection that used up its turn another one.
+func (l *loop) runReady() {
+	for range len(l.ready) { // those added meanwhile come after the next batch
+		p := l.ready[0]
+		l.ready = l.ready[1:]
+		p.queued = false
+		if p.state == stateOpen {
+			l.inHand = p
+			l.progress(p)
+		}
+	}
+}
+
+// call runs f on the loop and waits until it has.
+func (l *loop) call(f func()) {
+	done := make(chan struct{})
+	l.mu.Lock()
+	l.calls = append(l.calls, func() {
+		defer close(done)
+		f()
+	})
+	l.mu.Unlock()
+	one := uint64(1)
+	unix.Write(l.wakefd, (*[8]byte)(unsafe.Pointer(&one))[:])
+	<-done
+}
+
+func (l *loop) runCalls() {
+	var b [8]byte
+	read(int32(l.wakefd), b[:])
+	l.mu.Lock()
+	calls := l.calls
+	l.calls = nil
+	l.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+}
+
+func (l *loop) stop() { l.call(func() { l.stopping = true }) }
+
+// closeFDs gives back what is left after run has ended.
+func (l *loop) closeFDs() {
+	for _, s := range l.listeners {
+		if s != nil {
+			unix.Close(int(s.fd))
+		}
+	}
+	for _, p := range l.pipes {
+		p.close()
+	}
+	unix.Close(l.wakefd)
+	unix.Close(l.epfd)
+}
+
+// closeLater closes fd when the batch is done. Were it closed at once, an
+// accept in the same batch could get its number, and an event that is still to
+// come for the old one would hit the new connection.
+func (l *loop) closeLater(fd int32) { l.closing = append(l.closing, fd) }
+
+func (l *loop) closeNow() {
+	for _, fd := range l.closing {
+		closeFD(fd)
+	}
+	l.closing = l.closing[:0]
+}
+
+func (l *loop) addListener(ln *listener) {
+	s := &socket{listener: ln, fd: int32(ln.fds[l.id])}
+	i := slices.Index(l.listeners, nil)
+	if i < 0 {
+		i = len(l.listeners)
+		l.listeners = append(l.listeners, nil)
+	}
+	s.slot = uint32(i)
+	l.listeners[i] = s
+	l.watch(s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
+}
+
+// removeListener takes what waits in the accept queue, then closes: a client
+// whose handshake is done must not be reset because of a reload.
+func (l *loop) removeListener(ln *listener) {
+	for i, s := range l.listeners {
+		if s != nil && s.listener == ln {
+			for l.acceptFrom(s) {
+			}
+			unix.Close(int(s.fd))
+			l.listeners[i] = nil
+			return
+		}
+	}
+}
+
+// acceptFrom takes a batch of new connections and tells whether there may be
+// more. At a limit they are left in the kernel's
+// queue, where they wait as they would for a busy server.
+func (l *loop) acceptFrom(s *socket) bool {
+	r := s.route.Load()
+	for range acceptBatch {
+		if set := r.set.Load(); r.active.Load() >= int64(set.MaxConnections) && set.MaxConnections > 0 {
+			l.pause(s, full)
+			return false
+		}
+		if l.e.active.Load() >= l.e.limit.Load() {
+			l.e.complain("the limit of connections is reached; more wait in the listen queue", "max_connections", l.e.limit.Load())
+			l.pause(s, full)
+			return false
+		}
+		fd, client, e := accept(int(s.fd))
+		switch {
+		case e == 0:
+			l.open(s, r, fd, client)
+		case e == unix.EAGAIN:
+			return false
+		case isShortage(e):
+			l.e.acceptErrors.Add(1)
+			l.e.complain("cannot accept connections: this machine is out of something", "error", e.Error(), "route", r.name)
+			l.pause(s, shortage)
+			return false
+		}
+		// What else accept(2) reports is an error of that one connection.
+	}
+	return true
+}
+
+func (l *loop) pause(s *socket, d time.Duration) {
+	if s.retry == 0 {
+		l.control(unix.EPOLL_CTL_MOD, s.fd, 0, s.slot, whichListener, 0)
+	}
+	s.retry = l.now + d
+	l.timers.push(timer{s.retry, nil, 0})
+}
+
+// resume wakes the listeners whose pause is over.
+func (l *loop) resume() {
+	for _, s := range l.listeners {
+		if s != nil && s.retry != 0 && s.retry <= l.now {
+			s.retry = 0
+			l.control(unix.EPOLL_CTL_MOD, s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
+		}
+	}
+}
+
+func (l *loop) fireTimers() {
+	for l.timers.due(l.now) {
+		t := l.timers.pop()
+		if t.pair == nil {
+			l.resume()
+		} else if p := t.pair; p.gen == t.gen && p.state != stateFree {
+			if p.timer == t.at {
+				p.timer = 0
+			}
+			l.inHand = p
+			l.onTimer(p)
+		}
+	}
+}
+
+func (l *loop) find(id uint64) *pair {
+	for _, p := range l.pairs {
+		if p.state != stateFree && p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (l *loop) conns() []engine.Conn {
+	var out []engine.Conn
+	for _, p := range l.pairs {
+		if p.state != stateFree {
+			c := p.conn()
+			c.Idle = time.Since(l.epoch) - p.lastMove
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// conn describes p.
+func (p *pair) conn() engine.Conn {
+	c := engine.Conn{
+		ID: strconv.FormatUint(p.id, 10), Route: p.route.name, State: p.stateName(),
+		Client: p.clientAddr, Listener: netip.AddrPortFrom(p.listener.addr, p.listener.port),
+		Start: p.start, BytesUp: p.client.moved, BytesDown: p.server.moved,
+	}
+	if p.to.endpoint != nil {
+		c.Server, c.Endpoint = p.to.server.Name, p.endpoint()
+	}
+	return c
+}

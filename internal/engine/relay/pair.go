@@ -1,0 +1,352 @@
+package relay
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
+)
+
+// state of a pair.
+type state uint8
+
+const (
+	stateFree state = iota
+	stateDialing
+	stateOpen
+	// stateResetting: one leg is gone, and the other is reset as soon as its
+	// peer has what was sent before.
+	stateResetting
+)
+
+// pair is a connection: the client's leg and the server's.
+type pair struct {
+	id    uint64
+	slot  uint32
+	gen   uint32 // of the slot; an event or timer of another one is void
+	which uint32 // of the server's descriptor, in its events
+	state state
+
+	queued   bool // in loop.ready
+	watching bool // the client's leg is in the epoll set
+	endedBy  reason
+	client   side
+	server   side
+	dial     *dial // while dialing
+	route    *route
+	set      *settings
+	listener address
+	to       choice // the endpoint in use
+
+	clientAddr  netip.AddrPort
+	start       time.Time
+	opened      time.Duration // loop time of the accept
+	connectTime time.Duration
+	lastMove    time.Duration // loop time
+	timer       time.Duration // loop time of the earliest timer; 0: none
+	giveUp      time.Duration // stateResetting: when to reset in any case
+	retries     int
+	lastErr     string
+}
+
+// side is one leg, and the flow that comes in on it.
+type side struct {
+	fd       int32
+	readable bool // as far as is known: set by events, cleared by EAGAIN
+	writable bool
+	hup      bool // the peer has ended its flow, or the leg has failed
+	eof      bool // the end of the flow has been read
+	finSent  bool // and the other flow's end written
+	dropped  bool // the other leg is reset: the flow goes nowhere
+	reset    bool // the leg is known to be reset: its end of file is a lie
+	watchOut bool // EPOLLOUT is asked for
+	splicing bool // the stream keeps moving: use splice
+
+	buf    []byte // read, not yet written to the other leg
+	full   []byte // what buf is a part of
+	pipe   pipe   // the same for spliced bytes
+	inPipe int
+	burst  int    // moved in this wake-up
+	moved  uint64 // in all, from this leg to the other
+}
+
+// resetLinger is how long a reset waits for its peer to take what was sent
+// before it; a direct connection's peer may have it in its receive queue.
+const resetLinger = 5 * time.Second
+
+// open makes a pair of an accepted connection and starts to look for a server.
+func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
+	p := l.newPair()
+	if p == nil {
+		closeFD(fd)
+		return
+	}
+	l.inHand = p
+	l.nextID++
+	p.id = l.nextID*uint64(len(l.e.loops)) + uint64(l.id)
+	p.state = stateDialing
+	p.client = side{fd: fd, readable: true, writable: true}
+	p.server = side{fd: -1, writable: true}
+	p.route, p.set, p.listener = r, r.set.Load(), s.address
+	p.clientAddr, p.start = client, time.Now()
+	p.opened, p.lastMove = l.now, l.now
+	p.dial = &dial{deadline: l.now + p.set.ConnectTimeout.D()}
+	l.e.active.Add(1)
+	r.active.Add(1)
+	r.shards[l.id].accepted.Add(1)
+	l.tryNext(p)
+}
+
+func (l *loop) newPair() *pair {
+	if n := len(l.free); n > 0 {
+		p := l.pairs[l.free[n-1]]
+		l.free = l.free[:n-1]
+		*p = pair{slot: p.slot, gen: p.gen}
+		return p
+	}
+	if len(l.pairs) == maxSlots {
+		return nil
+	}
+	p := &pair{slot: uint32(len(l.pairs))}
+	l.pairs = append(l.pairs, p)
+	return p
+}
+
+// handle takes an event of one of p's descriptors.
+func (l *loop) handle(p *pair, which, events uint32) {
+	switch {
+	case p.state == stateResetting:
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			l.reset(p)
+		} else {
+			l.onTimer(p)
+		}
+		return
+	case which == whichClient:
+		p.client.note(events)
+	case p.state == stateDialing:
+		l.onAttempt(p, int(which-1), events)
+		return
+	case which == p.which:
+		p.server.note(events)
+	default:
+		return // an attempt that lost
+	}
+	if p.state == stateOpen {
+		l.progress(p)
+	}
+}
+
+func (s *side) note(events uint32) {
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.hup = true
+		s.readable = true // the read says which
+	}
+	if events&unix.EPOLLIN != 0 {
+		s.readable = true
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		s.writable = true
+	}
+	s.burst = 0
+}
+
+// connected makes attempt i the server's leg.
+func (l *loop) connected(p *pair, i int, events uint32) {
+	d := p.dial
+	a := d.attempts[i]
+	p.to, p.which = a.choice, uint32(i+1)
+	p.server = side{fd: a.fd, watchOut: true}
+	p.server.note(events)
+	d.attempts[i].fd = -1
+	l.dropAttempts(p)
+	p.dial = nil
+	p.state = stateOpen
+	p.connectTime = l.now - p.opened
+	p.to.connects.Add(1)
+	if p.to.failing.CompareAndSwap(true, false) {
+		l.report(p, p.to, nil)
+	}
+	p.lastMove = l.now
+	l.record(p, false)
+	l.schedule(p, p.idleDeadline())
+	l.progress(p)
+	if p.state == stateOpen {
+		p.watching = true
+		// Late: most of what a short connection sends has been read by now,
+		// without an event. EPOLLOUT is asked for when a write would block.
+		l.watchClient(p, unix.EPOLL_CTL_ADD)
+	}
+}
+
+func (l *loop) watchClient(p *pair, op int) {
+	events := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET)
+	if p.client.watchOut {
+		events |= unix.EPOLLOUT
+	}
+	if e := l.control(op, p.client.fd, events, p.slot, whichClient, p.gen); e != 0 {
+		l.e.complain("cannot watch a connection", "error", e.Error())
+		l.abort(p, noResources)
+	}
+}
+
+// endpoint is the address in use.
+func (p *pair) endpoint() netip.AddrPort {
+	return netip.AddrPortFrom(p.to.addr, p.to.server.PortFor(p.listener.port))
+}
+
+func (p *pair) stateName() string {
+	switch {
+	case p.state == stateDialing:
+		return "connecting"
+	case p.state == stateResetting:
+		return "resetting"
+	case p.client.eof:
+		return "client-closed"
+	case p.server.eof:
+		return "server-closed"
+	}
+	return "open"
+}
+
+// passReset ends p because the leg `dead` was reset: the other is reset too,
+// once its peer has what was sent before.
+func (l *loop) passReset(p *pair, dead *side, why reason) {
+	other := &p.client
+	if dead == other {
+		other = &p.server
+	}
+	l.release(&p.client)
+	l.release(&p.server)
+	l.closeSide(dead)
+	p.endedBy = why
+	if unsent(other.fd) == 0 {
+		l.reset(p)
+		return
+	}
+	p.state = stateResetting
+	p.giveUp = l.now + resetLinger
+	l.schedule(p, l.now+time.Millisecond)
+}
+
+// reset resets what is left of p and ends it.
+func (l *loop) reset(p *pair) {
+	for _, s := range []*side{&p.client, &p.server} {
+		if s.fd >= 0 {
+			resetOnClose(s.fd)
+			l.closeSide(s)
+		}
+	}
+	l.finish(p)
+}
+
+// abort resets both legs at once.
+func (l *loop) abort(p *pair, why reason) {
+	p.endedBy = why
+	if p.dial != nil {
+		l.dropAttempts(p)
+	}
+	l.reset(p)
+}
+
+func (l *loop) closeSide(s *side) {
+	l.closeLater(s.fd)
+	s.fd = -1
+}
+
+// release gives back what the flow of s has in hand.
+func (l *loop) release(s *side) {
+	if s.full != nil {
+		l.giveBuffer(s.full)
+		s.full, s.buf = nil, nil
+	}
+	if s.pipe.r != 0 {
+		l.givePipe(s.pipe, s.inPipe == 0)
+		s.pipe, s.inPipe = pipe{}, 0
+	}
+}
+
+// finish takes p, whose descriptors are closed, out of the books.
+func (l *loop) finish(p *pair) {
+	l.release(&p.client)
+	l.release(&p.server)
+	p.route.shards[l.id].ended[p.endedBy].Add(1)
+	l.record(p, true)
+	if p.to.endpoint != nil {
+		p.to.active.Add(-1)
+	}
+	p.route.active.Add(-1)
+	l.e.active.Add(-1)
+	p.state = stateFree
+	p.gen++
+	p.dial = nil
+	l.free = append(l.free, p.slot)
+}
+
+// record reports the start or the end of p.
+func (l *loop) record(p *pair, end bool) {
+	if l.e.hooks.Record == nil {
+		return
+	}
+	r := &engine.Record{
+		Conn: p.conn(), Connect: p.connectTime, Err: p.lastErr, Retries: p.retries,
+		TotalActive: int(l.e.active.Load()), RouteActive: int(p.route.active.Load()),
+	}
+	if p.to.endpoint != nil {
+		r.ServerActive = int(p.to.active.Load())
+	}
+	if end {
+		r.End, r.Reason = time.Now(), engine.Reasons[p.endedBy]
+	}
+	l.e.hooks.Record(r)
+}
+
+// schedule asks for a look at p at the time at (0: not).
+func (l *loop) schedule(p *pair, at time.Duration) {
+	if at != 0 && (p.timer == 0 || at < p.timer) {
+		p.timer = at
+		l.timers.push(timer{at, p, p.gen})
+	}
+}
+
+// idleDeadline is when p is to be cut if nothing moves; 0: never.
+func (p *pair) idleDeadline() time.Duration {
+	limit := p.set.IdleTimeout.D()
+	if fin := p.set.FinTimeout.D(); fin != 0 && (p.client.eof || p.server.eof) && (limit == 0 || fin < limit) {
+		limit = fin
+	}
+	if limit == 0 {
+		return 0
+	}
+	return p.lastMove + limit
+}
+
+func (l *loop) onTimer(p *pair) {
+	switch p.state {
+	case stateDialing:
+		l.dialTimer(p)
+	case stateResetting:
+		other := p.client.fd
+		if other < 0 {
+			other = p.server.fd
+		}
+		if unsent(other) == 0 || l.now >= p.giveUp {
+			l.reset(p)
+			return
+		}
+		l.schedule(p, l.now+5*time.Millisecond)
+	case stateOpen:
+		at := p.idleDeadline()
+		if at == 0 || l.now < at {
+			l.schedule(p, at)
+			return
+		}
+		why := idleTimeout
+		if p.set.IdleTimeout == 0 || l.now < p.lastMove+p.set.IdleTimeout.D() {
+			why = finTimeout
+		}
+		l.abort(p, why)
+	}
+}

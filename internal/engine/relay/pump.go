@@ -1,0 +1,262 @@
+package relay
+
+import "golang.org/x/sys/unix"
+
+const (
+	// A read of enterSplice bytes is worth a splice next time; a wake-up that
+	// moved fewer than leaveSplice is not.
+	enterSplice = 16 << 10
+	leaveSplice = 8 << 10
+
+	// turn is how many system calls' worth of moving a flow gets before others
+	// have theirs.
+	turn = 16
+)
+
+// progress moves what can be moved, both ways, and ends p when both flows have.
+func (l *loop) progress(p *pair) {
+	more := l.pump(p, &p.client, &p.server)
+	if p.state == stateOpen {
+		more = l.pump(p, &p.server, &p.client) || more
+	}
+	if p.state != stateOpen {
+		return
+	}
+	if p.client.finSent && p.server.finSent {
+		l.closeSide(&p.client)
+		l.closeSide(&p.server)
+		l.finish(p)
+		return
+	}
+	if more && !p.queued {
+		p.queued = true
+		l.ready = append(l.ready, p)
+	}
+}
+
+// pump moves the flow that comes in on from, until a socket would block, the
+// flow ends, or the turn is over: then there is more.
+//
+// Invariant: bytes are read only when all that were read before are written.
+// So a reader that stalls stalls the sender too, and at a read error nothing
+// is in hand.
+func (l *loop) pump(p *pair, from, to *side) (more bool) {
+	before := from.moved
+	defer l.count(p, from, before)
+	for range turn {
+		if from.dropped || p.state != stateOpen {
+			return false
+		}
+		if len(from.buf) > 0 || from.inPipe > 0 {
+			if !to.writable {
+				return false
+			}
+			if e := l.flush(p, from, to); e != 0 {
+				return l.writeFailed(p, from, to, e)
+			}
+			continue
+		}
+		if from.eof {
+			if !to.finSent {
+				shutdownWrite(to.fd)
+				to.finSent = true
+			}
+			return false
+		}
+		if !from.readable {
+			l.release(from)
+			return false
+		}
+		if e := l.take(p, from, to); e != 0 {
+			return l.writeFailed(p, from, to, e)
+		}
+	}
+	return true
+}
+
+// count books what a pump moved.
+func (l *loop) count(p *pair, from *side, before uint64) {
+	n := from.moved - before
+	if n == 0 {
+		return
+	}
+	p.lastMove = l.now
+	c := &p.route.shards[l.id]
+	if from == &p.client {
+		c.up.Add(n)
+	} else {
+		c.down.Add(n)
+	}
+}
+
+// flush writes what is in hand, as far as to takes it.
+func (l *loop) flush(p *pair, from, to *side) unix.Errno {
+	var n int
+	var e unix.Errno
+	if from.inPipe > 0 {
+		n, e = splice(from.pipe.r, to.fd, from.inPipe)
+	} else {
+		n, e = write(to.fd, from.buf)
+	}
+	if e == unix.EAGAIN {
+		l.block(p, to)
+		return 0
+	}
+	if e != 0 {
+		return e
+	}
+	from.moved += uint64(n)
+	if from.inPipe > 0 {
+		from.inPipe -= n
+		return 0
+	}
+	if from.buf = from.buf[n:]; len(from.buf) == 0 {
+		l.giveBuffer(from.full)
+		from.full, from.buf = nil, nil
+	}
+	return 0
+}
+
+// block notes that s takes no more, and has epoll say when it does again.
+func (l *loop) block(p *pair, s *side) {
+	s.writable = false
+	if !s.watchOut {
+		s.watchOut = true
+		if p.watching {
+			l.watchClient(p, unix.EPOLL_CTL_MOD)
+		}
+	}
+}
+
+// take reads from the flow, into a pipe or by way of the loop's buffer. A read
+// error or the end of the flow is dealt with here; the error returned is that
+// of a write.
+func (l *loop) take(p *pair, from, to *side) unix.Errno {
+	if from.splicing && from.pipe.r == 0 {
+		from.pipe, from.splicing = l.pipe()
+	}
+	var n int
+	var e unix.Errno
+	if from.splicing {
+		n, e = splice(from.fd, from.pipe.w, from.pipe.size)
+	} else {
+		n, e = read(from.fd, l.scratch)
+	}
+	switch {
+	case e == unix.EAGAIN:
+		from.readable = false
+		// Nothing at all can also mean that the flow waits for the other
+		// side, after back-pressure: no reason to leave.
+		if from.burst > 0 && from.burst < leaveSplice {
+			from.splicing = false
+		}
+		return 0
+	case e == unix.EINVAL && from.splicing: // not for this socket
+		from.splicing = false
+		return 0
+	case e != 0:
+		l.readFailed(p, from, e)
+		return 0
+	case n == 0:
+		l.ended(p, from)
+		return 0
+	}
+	from.burst += n
+	if from.splicing {
+		from.inPipe = n
+		return 0
+	}
+	from.splicing = n >= enterSplice
+	// Less than was asked for: the socket is empty, unless its end is near.
+	if n < len(l.scratch) && !from.hup {
+		from.readable = false
+	}
+	return l.put(p, from, to, l.scratch[:n])
+}
+
+func (l *loop) borrowPipe() (pipe, bool) { return l.pipe() }
+
+// put writes b, and keeps what to does not take.
+func (l *loop) put(p *pair, from, to *side, b []byte) unix.Errno {
+	n := 0
+	if to.writable {
+		var e unix.Errno
+		switch n, e = write(to.fd, b); {
+		case e == unix.EAGAIN:
+			n = 0
+			l.block(p, to)
+		case e != 0:
+			return e
+		}
+	}
+	from.moved += uint64(n)
+	if n < len(b) {
+		from.full = l.buffer()
+		from.buf = from.full[:copy(from.full, b[n:])]
+	}
+	return 0
+}
+
+// ended notes the end of the flow of from.
+func (l *loop) ended(p *pair, from *side) {
+	if from.reset {
+		l.passReset(p, from, p.resetBy(from))
+		return
+	}
+	from.eof = true
+	if other := p.other(from); !other.eof {
+		p.endedBy = closedByClient
+		if from == &p.server {
+			p.endedBy = closedByServer
+		}
+		l.schedule(p, p.idleDeadline())
+	}
+}
+
+func (p *pair) other(s *side) *side {
+	if s == &p.client {
+		return &p.server
+	}
+	return &p.client
+}
+
+func (p *pair) resetBy(s *side) reason {
+	if s == &p.client {
+		return resetByClient
+	}
+	return resetByServer
+}
+
+// readFailed ends p: the leg is reset, or lost (no answer to keepalive probes
+// or to data).
+func (l *loop) readFailed(p *pair, from *side, e unix.Errno) {
+	why := p.resetBy(from)
+	switch e {
+	case unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN:
+		why = lostClient
+		if from == &p.server {
+			why = lostServer
+		}
+	}
+	l.passReset(p, from, why)
+}
+
+// writeFailed deals with a leg that was found reset by writing to it. What it
+// sent before may still be in its receive queue, such as an error message of a
+// server that refused the rest of a request: that is passed on first. The error
+// has been taken from the socket by the write, so the end of the queue will
+// look like an end of file; side.reset says it is none.
+func (l *loop) writeFailed(p *pair, from, to *side, e unix.Errno) (more bool) {
+	if from.reset || (e != unix.ECONNRESET && e != unix.EPIPE) {
+		l.readFailed(p, to, e)
+		return false
+	}
+	l.release(from)
+	from.dropped = true
+	to.reset, to.hup, to.readable = true, true, true
+	if to.eof {
+		l.passReset(p, to, p.resetBy(to))
+		return false
+	}
+	return true
+}

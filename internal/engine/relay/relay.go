@@ -1,0 +1,342 @@
+// Package relay is the user-space engine: it accepts TCP connections and moves
+// their bytes to a server, on a few epoll loops over raw non-blocking sockets.
+//
+// One loop a CPU; each has a listening socket of its own for every address
+// (SO_REUSEPORT), and a connection stays on the loop that accepted it, so its
+// state needs no locks. Small reads are copied through one buffer per loop;
+// streams that keep moving go through splice(2). A connection that is idle
+// holds two file descriptors and a few hundred bytes, no buffer and no pipe.
+//
+// What a connection through the relay does is what a direct one would do:
+// half-close, reset and back-pressure are passed on in both directions.
+//
+// Limits: Linux only; about a million connections a loop. Urgent data is
+// passed on as ordinary data.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
+	"midspan/internal/plan"
+)
+
+// Options of an engine; the zero value works.
+type Options struct {
+	Hooks engine.Hooks
+	Log   *slog.Logger // nil: silent
+	Loops int          // 0: one for each CPU that Go uses
+}
+
+// Engine is the relay. It implements engine.Engine.
+type Engine struct {
+	hooks engine.Hooks
+	log   *slog.Logger
+	loops []*loop
+	done  sync.WaitGroup
+
+	active       atomic.Int64 // connections now
+	limit        atomic.Int64 // how many there may be
+	acceptErrors atomic.Uint64
+	panics       atomic.Uint64
+	lastComplain atomic.Int64 // when a shortage was last logged, unix seconds
+
+	mu        sync.Mutex // guards what follows
+	routes    []*route   // in the order of the plan, then the removed ones
+	listeners map[address]*listener
+	pending   []engine.Pending
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// reservedFDs are left for what is not a connection: standard streams, epoll,
+// admin, logs, DNS, checks.
+const reservedFDs = 128
+
+// New starts the loops. Nothing is forwarded before Apply.
+func New(o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Loops <= 0 {
+		o.Loops = runtime.GOMAXPROCS(0)
+	}
+	e := &Engine{hooks: o.Hooks, log: o.Log, listeners: map[address]*listener{}}
+	for i := range o.Loops {
+		l, err := newLoop(e, i)
+		if err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
+		e.loops = append(e.loops, l)
+		e.done.Add(1)
+		go func() {
+			defer e.done.Done()
+			l.run()
+		}()
+	}
+	return e, nil
+}
+
+// Apply implements engine.Engine.
+func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	want := wanted(p)
+	opened, pending, err := e.open(want)
+	if err != nil {
+		for _, ln := range opened {
+			ln.closeSockets()
+		}
+		return engine.Change{}, err
+	}
+
+	// From here on nothing can fail.
+	change := engine.Change{Pending: pending}
+	e.pending = pending
+	e.limit.Store(int64(connectionLimit(p.MaxConnections, len(e.listeners)+len(opened), len(e.loops))))
+	byName := e.setRoutes(p)
+	for _, w := range want {
+		ln := e.listeners[w.address]
+		if ln == nil {
+			if ln = opened[w.address]; ln == nil {
+				continue // pending
+			}
+			e.listeners[w.address] = ln
+			change.Added = append(change.Added, w.route.Name+" "+w.address.String())
+		}
+		r := byName[w.route.Name]
+		if ln.options != optionsOf(w.route) {
+			ln.setOptions(optionsOf(w.route))
+		}
+		ln.route.Store(r)
+	}
+	e.enlist(opened)
+	change.Removed = e.closeUnwanted(want)
+	return change, nil
+}
+
+// want is one socket address that a plan listens on.
+type want struct {
+	address
+	route *plan.Route
+}
+
+func wanted(p *plan.Plan) []want {
+	var ws []want
+	for _, r := range p.Routes {
+		for _, l := range r.Listen {
+			for port := int(l.From); port <= int(l.To); port++ {
+				ws = append(ws, want{address{l.Addr, l.Interface, uint16(port)}, r})
+			}
+		}
+	}
+	return ws
+}
+
+// open makes the sockets that are wanted and not there. Those made are
+// returned also when it fails, for the caller to close.
+func (e *Engine) open(want []want) (map[address]*listener, []engine.Pending, error) {
+	opened := map[address]*listener{}
+	var pending []engine.Pending
+	var errs []error
+	for _, w := range want {
+		if e.listeners[w.address] != nil {
+			continue
+		}
+		ln, err := listen(w.address, len(e.loops), optionsOf(w.route), e.holdsPort(w.port))
+		var missing notYet
+		switch {
+		case errors.As(err, &missing):
+			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: missing.Error()})
+		case err != nil:
+			errs = append(errs, fmt.Errorf("route %q: cannot listen on %s: %w", w.route.Name, w.address, err))
+			if errors.Is(err, unix.EMFILE) {
+				return opened, nil, errors.Join(errs...) // all that follow would fail alike
+			}
+		default:
+			opened[w.address] = ln
+		}
+	}
+	return opened, pending, errors.Join(errs...)
+}
+
+// holdsPort tells whether the engine itself listens on that port of some address.
+func (e *Engine) holdsPort(port uint16) bool {
+	for a := range e.listeners {
+		if a.port == port {
+			return true
+		}
+	}
+	return false
+}
+
+// setRoutes brings e.routes to what p says. Routes that are gone stay while
+// they have connections, to be counted.
+func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
+	old := map[string]*route{}
+	for _, r := range e.routes {
+		old[r.name] = r
+	}
+	byName := map[string]*route{}
+	next := make([]*route, 0, len(p.Routes))
+	for _, pr := range p.Routes {
+		r := old[pr.Name]
+		if r == nil {
+			r = newRoute(pr.Name, len(e.loops))
+		}
+		delete(old, pr.Name)
+		r.update(pr)
+		byName[pr.Name] = r
+		next = append(next, r)
+	}
+	for _, r := range e.routes {
+		if old[r.name] != nil {
+			r.removed.Store(true)
+			if r.active.Load() > 0 {
+				next = append(next, r)
+			}
+		}
+	}
+	e.routes = next
+	return byName
+}
+
+// enlist gives each loop its sockets of the new listeners.
+func (e *Engine) enlist(opened map[address]*listener) {
+	if len(opened) == 0 {
+		return
+	}
+	for _, l := range e.loops {
+		l.call(func() {
+			for _, ln := range opened {
+				l.addListener(ln)
+			}
+		})
+	}
+}
+
+func (e *Engine) closeUnwanted(want []want) []string {
+	keep := map[address]bool{}
+	for _, w := range want {
+		keep[w.address] = true
+	}
+	var gone []*listener
+	var names []string
+	for a, ln := range e.listeners {
+		if !keep[a] {
+			gone = append(gone, ln)
+			names = append(names, ln.route.Load().name+" "+a.String())
+			delete(e.listeners, a)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	for _, l := range e.loops {
+		l.call(func() {
+			for _, ln := range gone {
+				l.removeListener(ln)
+			}
+		})
+	}
+	return names
+}
+
+// connectionLimit is the plan's, as far as the fd limit allows it: two fds a
+// connection. Pipes come on top but are optional.
+func connectionLimit(wanted, listeners, loops int) int {
+	var r unix.Rlimit
+	room := 1 << 20
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur < 1<<30 {
+		room = max(1, (int(r.Cur)-reservedFDs-listeners*loops)/2)
+	}
+	if wanted > 0 {
+		return min(wanted, room)
+	}
+	return room
+}
+
+// Status implements engine.Engine.
+func (e *Engine) Status() engine.Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := engine.Status{
+		Connections:    int(e.active.Load()),
+		MaxConnections: int(e.limit.Load()),
+		AcceptErrors:   e.acceptErrors.Load(),
+		Panics:         e.panics.Load(),
+		Pending:        slices.Clone(e.pending),
+	}
+	listening := map[*route][]address{}
+	for a, ln := range e.listeners {
+		r := ln.route.Load()
+		listening[r] = append(listening[r], a)
+	}
+	for _, r := range e.routes {
+		s.Routes = append(s.Routes, r.status(listening[r]))
+	}
+	return s
+}
+
+// Conns implements engine.Engine.
+func (e *Engine) Conns() []engine.Conn {
+	var all []engine.Conn
+	for _, l := range e.loops {
+		l.call(func() { all = append(all, l.conns()...) })
+	}
+	slices.SortFunc(all, func(a, b engine.Conn) int { return a.Start.Compare(b.Start) })
+	return all
+}
+
+// Kill implements engine.Engine.
+func (e *Engine) Kill(id string) bool {
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return false
+	}
+	found := false
+	l := e.loops[n%uint64(len(e.loops))]
+	l.call(func() {
+		if p := l.find(n); p != nil {
+			found = true
+			l.abort(p, killed)
+		}
+	})
+	return found
+}
+
+// Close implements engine.Engine.
+func (e *Engine) Close() error {
+	for _, l := range e.loops {
+		l.stop()
+	}
+	e.done.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.loops {
+		l.closeFDs()
+	}
+	e.listeners, e.loops = nil, nil
+	return nil
+}
+
+// complain logs a shortage of this machine's, at most once in ten seconds: it
+// comes from the data path, thousands of times a second when it comes.
+func (e *Engine) complain(msg string, args ...any) {
+	now := time.Now().Unix()
+	if last := e.lastComplain.Load(); now-last >= 10 && e.lastComplain.CompareAndSwap(last, now) {
+		e.log.Error(msg, args...)
+	}
+}

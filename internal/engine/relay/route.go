@@ -1,0 +1,144 @@
+package relay
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"midspan/internal/engine"
+	"midspan/internal/plan"
+)
+
+// route is what lives as long as the route does, through every change of its
+// settings: counters and endpoints.
+type route struct {
+	name    string
+	active  atomic.Int64
+	removed atomic.Bool
+	set     atomic.Pointer[settings] // in force for new connections
+	shards  []counters               // one a loop
+
+	mu        sync.Mutex
+	endpoints map[endpointKey]*endpoint
+}
+
+// settings are what a connection is made by; it keeps those it was made with.
+type settings struct {
+	*plan.Route
+	picker *picker
+}
+
+type endpointKey struct {
+	server string
+	addr   netip.Addr
+}
+
+// endpoint is one address of a server, with what the loops count on it. It
+// stays the same through changes of the server's settings.
+type endpoint struct {
+	addr netip.Addr
+
+	active   atomic.Int64 // connections and attempts
+	connects atomic.Uint64
+	failures atomic.Uint64
+	failing  atomic.Bool // the last connect failed
+	lastErr  atomic.Pointer[string]
+}
+
+// counters are written by one loop and read by any goroutine. The padding
+// keeps two loops off the same cache line.
+type counters struct {
+	accepted, up, down atomic.Uint64
+	ended              [numReasons]atomic.Uint64
+	_                  [64]byte
+}
+
+func newRoute(name string, loops int) *route {
+	return &route{name: name, shards: make([]counters, loops), endpoints: map[endpointKey]*endpoint{}}
+}
+
+// update puts the settings of p in force for new connections.
+func (r *route) update(p *plan.Route) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removed.Store(false)
+	next := map[endpointKey]*endpoint{}
+	var up []choice
+	for _, s := range p.Servers {
+		for _, pe := range s.Endpoints {
+			k := endpointKey{s.Name, pe.Addr}
+			ep := r.endpoints[k]
+			if ep == nil {
+				ep = &endpoint{addr: pe.Addr}
+			}
+			next[k] = ep
+			if pe.Up {
+				up = append(up, choice{ep, s})
+			}
+		}
+	}
+	r.endpoints = next
+	r.set.Store(&settings{p, newPicker(p.Balance, up)})
+}
+
+func (r *route) status(listening []address) engine.RouteStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := engine.RouteStatus{
+		Name: r.name, Removed: r.removed.Load(), Listening: []string{},
+		Counters:  engine.Counters{Active: int(r.active.Load()), Ended: map[engine.Reason]uint64{}},
+		Endpoints: []engine.EndpointStatus{},
+	}
+	slices.SortFunc(listening, address.compare)
+	for _, a := range listening {
+		s.Listening = append(s.Listening, a.String())
+	}
+	for i := range r.shards {
+		c := &r.shards[i]
+		s.Counters.Accepted += c.accepted.Load()
+		s.Counters.BytesUp += c.up.Load()
+		s.Counters.BytesDown += c.down.Load()
+		for j := range c.ended {
+			if n := c.ended[j].Load(); n > 0 {
+				s.Counters.Ended[engine.Reasons[j]] += n
+			}
+		}
+	}
+	for _, ps := range r.set.Load().Servers {
+		for _, pe := range ps.Endpoints {
+			ep := r.endpoints[endpointKey{ps.Name, pe.Addr}]
+			es := engine.EndpointStatus{
+				Server: ps.Name, Addr: netip.AddrPortFrom(pe.Addr, ps.Port), Up: pe.Up,
+				Active: int(ep.active.Load()), Connects: ep.connects.Load(), Failures: ep.failures.Load(),
+			}
+			if err := ep.lastErr.Load(); err != nil {
+				es.LastError = *err
+			}
+			s.Endpoints = append(s.Endpoints, es)
+		}
+	}
+	return s
+}
+
+// reason is the place of an engine.Reason in engine.Reasons.
+type reason uint8
+
+const (
+	closedByClient reason = iota
+	closedByServer
+	resetByClient
+	resetByServer
+	connectFailed
+	noServer
+	serversFull
+	noResources
+	idleTimeout
+	finTimeout
+	lostClient
+	lostServer
+	killed
+	stopped
+	fault
+	numReasons
+)

@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls below never block, so they go to the kernel without telling the Go
+// scheduler, which would cost more than the call itself.
+
+func read(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), e
+}
+
+// write never raises SIGPIPE: Go ignores it on all descriptors above 2.
+func write(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+	return int(n), e
+}
+
+// splice moves up to n bytes without blocking on the pipe; sockets are
+// non-blocking by themselves.
+func splice(from, to int32, n int) (int, unix.Errno) {
+	moved, _, e := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	return int(moved), e
+}
+
+func closeFD(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func shutdownWrite(fd int32) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
+
+// resetOnClose makes close(2) send a reset.
+func resetOnClose(fd int32) {
+	l := unix.Linger{Onoff: 1}
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unix.SizeofLinger, 0)
+}
+
+func setsockopt(fd, level, name, value int) {
+	v := int32(value)
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
+}
+
+// socketError is SO_ERROR: how a connect ended.
+func socketError(fd int32) unix.Errno {
+	var v int32
+	size := uint32(4)
+	if _, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0); e != 0 {
+		return e
+	}
+	return unix.Errno(v)
+}
+
+// unsent is SIOCOUTQ: bytes written that the peer has not acknowledged.
+func unsent(fd int32) int {
+	var v int32
+	if _, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&v))); e != 0 {
+		return 0
+	}
+	return int(v)
+}
+
+func accept(fd int) (int32, netip.AddrPort, unix.Errno) {
+	var sa unix.RawSockaddrInet6 // large enough for both families
+	size := uint32(unsafe.Sizeof(sa))
+	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, netip.AddrPort{}, e
+	}
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
+		return int32(n), netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port), 0
+	}
+	return int32(n), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), 0
+}
+
+// connect starts a connect on a new non-blocking socket.
+func connect(to netip.AddrPort, o sockOptions) (int32, unix.Errno) {
+	a := to.Addr()
+	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(a)), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if e != 0 {
+		return -1, e
+	}
+	fd := int32(n)
+	o.apply(int(fd))
+	if a.Is4() {
+		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
+		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	} else {
+		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.As16()}
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
+		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	}
+	if e != 0 && e != unix.EINPROGRESS {
+		closeFD(fd)
+		return -1, e
+	}
+	return fd, 0
+}
+
+// isShortage tells errors of this machine from errors of the server.
+func isShortage(e unix.Errno) bool {
+	switch e {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL, unix.EAGAIN:
+		return true
+	}
+	return false
+}

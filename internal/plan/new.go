@@ -1,0 +1,295 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"midspan/internal/config"
+)
+
+// What a file gets that says nothing. Keepalive is 60 s because Private Link
+// cuts a flow that is idle for 240 s; TCP_USER_TIMEOUT is what keepalive needs
+// to give up (60 s + 4 × 15 s), since the kernel lets it override the count.
+const (
+	defaultHealthPort     = 8080
+	defaultAdminPort      = 9600
+	defaultConnectTimeout = 3 * time.Second
+	defaultFinTimeout     = time.Hour
+	defaultUserTimeout    = 2 * time.Minute
+	defaultIdle           = 60 * time.Second
+	defaultInterval       = 15 * time.Second
+	defaultProbes         = 4
+	defaultEvery          = 5 * time.Second
+	maxCheckTimeout       = 5 * time.Second
+	defaultRise           = 2
+	defaultFall           = 3
+	defaultDetection      = 15 * time.Second
+	defaultDrain          = 10 * time.Minute
+	defaultMinTTL         = time.Second
+	defaultMaxTTL         = 5 * time.Minute
+	defaultDNSTimeout     = 2 * time.Second
+)
+
+// New makes the Plan that f describes. The error is a config.Problems with all
+// that stands in the way. The second result are warnings: the plan works, but
+// hardly as meant.
+func New(f *config.File) (*Plan, config.Problems, error) {
+	b := &builder{file: f}
+	p := b.plan()
+	b.conflicts(p)
+	if err := b.problems.Err(); err != nil {
+		return nil, nil, err
+	}
+	_ = b.warnings.Err() // sorts them
+	return p, b.warnings, nil
+}
+
+type builder struct {
+	file               *config.File
+	problems, warnings config.Problems
+	listeners          []listener
+}
+
+// listener remembers who listens where, to name both sides of a conflict.
+type listener struct {
+	Listen
+	owner string
+	pos   config.Pos
+}
+
+func (b *builder) plan() *Plan {
+	f := b.file
+	p := &Plan{
+		Health: Health{
+			Listen:   b.listenOr(f.Health.Listen, Listen{From: defaultHealthPort, To: defaultHealthPort}, "health"),
+			DownWhen: DownWhen(f.Health.DownWhen.Or(string(DownNoRoute))),
+		},
+		Admin:   b.listenOr(f.Admin, Listen{Addr: loopback, From: defaultAdminPort, To: defaultAdminPort}, "admin"),
+		Control: control(f.Control),
+		Log: Log{
+			Format: LogFormat(f.Log.Format.Or(string(LogJSON))),
+			To:     f.Log.To.Or("stdout"),
+			Start:  f.Log.Start.Or(true),
+		},
+		DNS: DNS{
+			MinTTL:  Duration(f.DNS.MinTTL.Or(defaultMinTTL)),
+			MaxTTL:  Duration(f.DNS.MaxTTL.Or(defaultMaxTTL)),
+			Timeout: Duration(f.DNS.Timeout.Or(defaultDNSTimeout)),
+		},
+		Drain: Drain{
+			Detection: Duration(f.Drain.Detection.Or(defaultDetection)),
+			Timeout:   Duration(f.Drain.Timeout.Or(defaultDrain)),
+		},
+		MaxConnections: f.MaxConnections.V,
+	}
+	for _, s := range f.DNS.Servers {
+		p.DNS.Servers = append(p.DNS.Servers, netip.AddrPort(s.V))
+	}
+	if p.DNS.MinTTL > p.DNS.MaxTTL {
+		b.problems.Addf(firstSet(f.DNS.MinTTL.Pos, f.DNS.MaxTTL.Pos), "min_ttl (%s) is above max_ttl (%s); lower it", p.DNS.MinTTL, p.DNS.MaxTTL)
+	}
+	for i := range f.Routes {
+		p.Routes = append(p.Routes, b.route(&f.Routes[i]))
+	}
+	return p
+}
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+func control(f config.Field[config.OffOr[string]]) string {
+	if f.V.Off {
+		return "off"
+	}
+	return f.V.V
+}
+
+// listenOr is the address of one of the daemon's own endpoints, which has one
+// port and not a range.
+func (b *builder) listenOr(f config.Field[config.OffOr[config.Listen]], d Listen, owner string) Listen {
+	l := d
+	if f.Set() {
+		if f.V.Off {
+			return Listen{}
+		}
+		l = Listen(f.V.V)
+		if l.From != l.To {
+			b.problems.Addf(f.Pos, "%s listens on one port, not on the range %d-%d", owner, l.From, l.To)
+			return l
+		}
+	}
+	b.listeners = append(b.listeners, listener{l, owner, f.Pos})
+	return l
+}
+
+func (b *builder) route(c *config.Route) *Route {
+	s, d := &c.Settings, &b.file.Defaults
+	r := &Route{
+		Name:           c.Name.V,
+		Balance:        Balance(pick(s.Balance, d.Balance, config.Balances[0])),
+		ConnectTimeout: Duration(pick(s.ConnectTimeout, d.ConnectTimeout, defaultConnectTimeout)),
+		IdleTimeout:    pickOff(s.IdleTimeout, d.IdleTimeout, 0),
+		FinTimeout:     pickOff(s.FinTimeout, d.FinTimeout, defaultFinTimeout),
+		Keepalive:      keepalive(s.Keepalive, d.Keepalive),
+		MaxConnections: pick(s.MaxConnections, d.MaxConnections, 0),
+	}
+	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
+	for _, l := range c.Listen {
+		r.Listen = append(r.Listen, Listen(l.V))
+		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), l.Pos})
+	}
+	b.servers(c, r)
+	r.Check = b.check(c, r)
+	b.warnRoute(c, r)
+	return r
+}
+
+// userTimeout keeps TCP_USER_TIMEOUT from cutting keepalive's probes short.
+func (b *builder) userTimeout(k Keepalive) time.Duration {
+	if k.Off {
+		return defaultUserTimeout
+	}
+	return max(defaultUserTimeout, k.Idle.D()+time.Duration(k.Count)*k.Interval.D())
+}
+
+// pick is the route's value, or that of the defaults, or d.
+func pick[T any](route, defaults config.Field[T], d T) T { return route.Or(defaults.Or(d)) }
+
+func pickOff(route, defaults config.Field[config.OffOr[time.Duration]], d time.Duration) Duration {
+	v := pick(route, defaults, config.OffOr[time.Duration]{V: d})
+	if v.Off {
+		return 0
+	}
+	return Duration(v.V)
+}
+
+func keepalive(route, defaults config.Keepalive) Keepalive {
+	timed := route.Idle.Set() || route.Interval.Set() || route.Count.Set()
+	return Keepalive{
+		Off:      route.Off.V || (defaults.Off.V && !timed),
+		Idle:     Duration(pick(route.Idle, defaults.Idle, defaultIdle)),
+		Interval: Duration(pick(route.Interval, defaults.Interval, defaultInterval)),
+		Count:    pick(route.Count, defaults.Count, defaultProbes),
+	}
+}
+
+func (b *builder) servers(c *config.Route, r *Route) {
+	first := map[string]config.Pos{}
+	for _, s := range c.To {
+		t := s.Target.V
+		name := t.String()
+		if at, dup := first[name]; dup {
+			b.problems.Addf(s.Target.Pos, "route %q: server %s stands here again (first on line %d); give the first a weight instead", r.Name, name, at.Line)
+			continue
+		}
+		first[name] = s.Target.Pos
+		for _, l := range r.Listen {
+			if lo, hi := int(l.From)+t.Shift, int(l.To)+t.Shift; t.Port == 0 && (lo < 1 || hi > 65535) {
+				b.problems.Addf(s.Target.Pos, "route %q: server %s would need port %d for listen %s; choose another shift", r.Name, name, map[bool]int{true: lo, false: hi}[lo < 1], l)
+			}
+		}
+		r.Servers = append(r.Servers, &Server{
+			Name: name, Host: t.Host, Port: t.Port, Shift: t.Shift,
+			Weight: s.Weight.Or(1), Backup: s.Backup.V, MaxConnections: s.MaxConnections.V,
+		})
+	}
+}
+
+func (b *builder) check(c *config.Route, r *Route) Check {
+	s, d := &c.Check, &b.file.Defaults.Check
+	k := Check{
+		Kind:  CheckOff,
+		Port:  uint16(pick(s.Port, d.Port, 0)),
+		Every: Duration(pick(s.Every, d.Every, defaultEvery)),
+		Rise:  pick(s.Rise, d.Rise, defaultRise),
+		Fall:  pick(s.Fall, d.Fall, defaultFall),
+	}
+	k.Timeout = Duration(pick(s.Timeout, d.Timeout, min(k.Every.D(), maxCheckTimeout)))
+	which := s
+	if !s.Off.Set() && !s.TCP.Set() && !s.HTTP.Set() {
+		which = d
+	}
+	if s.TCP.V && s.HTTP.Set() {
+		b.problems.Addf(s.HTTP.Pos, "route %q: a check is tcp or http, not both; keep one", r.Name)
+	}
+	switch {
+	case which.Off.V:
+	case which.HTTP.Set():
+		k.Kind, k.Path, k.Host = CheckHTTP, which.HTTP.V, which.Host.V
+	case which.TCP.V:
+		k.Kind = CheckTCP
+	}
+	if s.Host.Set() && k.Kind != CheckHTTP {
+		b.problems.Addf(s.Host.Pos, "route %q: `host` is for an http check; add http: /path or take it out", r.Name)
+	}
+	if s.Port.Set() && k.Kind == CheckOff {
+		b.problems.Addf(s.Port.Pos, "route %q: `port` is given but no check; add tcp: true or http: /path", r.Name)
+	}
+	return k
+}
+
+// warnRoute names combinations that can be run but do not do what their words
+// promise.
+func (b *builder) warnRoute(c *config.Route, r *Route) {
+	usable, primary := 0, 0
+	for _, s := range r.Servers {
+		if s.Weight > 0 {
+			usable++
+			if !s.Backup {
+				primary++
+			}
+		}
+	}
+	switch {
+	case len(r.Servers) == 0:
+	case usable == 0:
+		b.problems.Addf(c.To[0].Weight.Pos, "route %q: every server has weight 0, so no connection could go anywhere; give one a weight", r.Name)
+	case primary == 0:
+		b.warnings.Addf(c.To[0].Target.Pos, "route %q: every server is a backup; it works as if none were", r.Name)
+	}
+	if r.Check.Kind != CheckOff && r.Check.Timeout > r.Check.Every {
+		b.warnings.Addf(firstSet(c.Check.Timeout.Pos, c.Name.Pos), "route %q: check timeout %s is above `every` %s; tests then start late", r.Name, r.Check.Timeout, r.Check.Every)
+	}
+	if t := r.IdleTimeout; t != 0 && !r.Keepalive.Off && t.D() > 0 && t.D() <= 4*time.Minute && !c.IdleTimeout.Set() {
+		b.warnings.Addf(c.Name.Pos, "route %q: idle_timeout %s from `defaults` cuts connection pools that rest longer", r.Name, t)
+	}
+	if r.Keepalive.Off || r.Keepalive.Idle.D() >= 4*time.Minute {
+		b.warnings.Addf(firstSet(c.Keepalive.Off.Pos, c.Keepalive.Idle.Pos, c.Name.Pos), "route %q: without keepalive below 240s Private Link cuts idle connections without a word; write keepalive: 60s", r.Name)
+	}
+}
+
+func firstSet(ps ...config.Pos) config.Pos {
+	for _, p := range ps {
+		if p != (config.Pos{}) {
+			return p
+		}
+	}
+	return config.Pos{}
+}
+
+// conflicts reports every pair of listeners that cannot both be bound.
+func (b *builder) conflicts(*Plan) {
+	for i, l := range b.listeners {
+		for _, m := range b.listeners[:i] {
+			if !l.overlaps(m.Listen) {
+				continue
+			}
+			// Health and admin have default addresses: then blame the route.
+			at, other := l, m
+			if at.pos == (config.Pos{}) {
+				at, other = m, l
+			}
+			where := "by default"
+			if other.pos != (config.Pos{}) {
+				where = fmt.Sprintf("line %d", other.pos.Line)
+			}
+			hint := "choose another port"
+			if other.owner == "health" || other.owner == "admin" {
+				hint += fmt.Sprintf(", or set `%s: \":PORT\"`", other.owner)
+			}
+			b.problems.Addf(at.pos, "%s listens on %s, which %s has already (%s); %s", at.owner, strings.TrimPrefix(at.String(), "*:"), other.owner, where, hint)
+			break
+		}
+	}
+}

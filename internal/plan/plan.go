@@ -1,0 +1,306 @@
+// Package plan turns a config.File into a Plan: checked, whole, immutable. It
+// fills in the defaults, links what belongs together, and refuses what cannot
+// work, all at once and with the place of each.
+//
+// A Plan made by New knows servers by name. With makes the next Plan, in which
+// every server has the endpoints that its name stands for now, each up or down;
+// that is what an engine is given. Nothing here looks up a name or reads a
+// clock: this package is pure.
+//
+// Limits: the addresses and interfaces of the machine are not known here, so a
+// listener may still fail to bind.
+package plan
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Plan is all that the daemon is to do. Its values are never changed once
+// built; they may be read from any goroutine.
+type Plan struct {
+	Health         Health   `json:"health"`
+	Admin          Listen   `json:"admin"`   // zero: off
+	Control        string   `json:"control"` // path; "" default, "off" none
+	Log            Log      `json:"log"`
+	DNS            DNS      `json:"dns"`
+	Drain          Drain    `json:"drain"`
+	MaxConnections int      `json:"max_connections"` // 0: what the fd limit allows
+	Routes         []*Route `json:"routes"`          // in the order of the file; listeners are disjoint
+}
+
+// Health is the probe endpoint.
+type Health struct {
+	Listen   Listen   `json:"listen"` // zero: off
+	DownWhen DownWhen `json:"down_when"`
+}
+
+// DownWhen is the policy by which the probe answers 503 although the daemon is
+// well: DESIGN calls the danger "shared fate".
+type DownWhen string
+
+// The policies.
+const (
+	DownNoRoute  DownWhen = "no_route"
+	DownSelf     DownWhen = "self"
+	DownAnyRoute DownWhen = "any_route"
+)
+
+// Log is the access log.
+type Log struct {
+	Format LogFormat `json:"format"`
+	To     string    `json:"to"`
+	Start  bool      `json:"start"`
+}
+
+// LogFormat is how a record is written.
+type LogFormat string
+
+// The formats.
+const (
+	LogJSON   LogFormat = "json"
+	LogTCP    LogFormat = "tcplog"
+	LogSilent LogFormat = "off"
+)
+
+// DNS says how names are looked up; no servers means as the system does.
+type DNS struct {
+	Servers []netip.AddrPort `json:"servers,omitempty"`
+	MinTTL  Duration         `json:"min_ttl"`
+	MaxTTL  Duration         `json:"max_ttl"`
+	Timeout Duration         `json:"timeout"`
+}
+
+// Drain says how the daemon ends.
+type Drain struct {
+	Detection Duration `json:"detection"`
+	Timeout   Duration `json:"timeout"`
+}
+
+// Route is one thing forwarded.
+type Route struct {
+	Name           string    `json:"name"`
+	Listen         []Listen  `json:"listen"`
+	Balance        Balance   `json:"balance"`
+	Servers        []*Server `json:"servers"`
+	Check          Check     `json:"check"`
+	ConnectTimeout Duration  `json:"connect_timeout"`
+	IdleTimeout    Duration  `json:"idle_timeout"` // 0: off
+	FinTimeout     Duration  `json:"fin_timeout"`  // 0: off
+	UserTimeout    Duration  `json:"user_timeout"` // 0: the kernel's
+	Keepalive      Keepalive `json:"keepalive"`
+	MaxConnections int       `json:"max_connections"` // 0: no limit of its own
+}
+
+// Balance is how a server is chosen for a connection.
+type Balance string
+
+// The ways.
+const (
+	RoundRobin Balance = "roundrobin" // in turn, by weight
+	LeastConn  Balance = "leastconn"  // fewest connections for its weight
+	Source     Balance = "source"     // the same client to the same server, by rendezvous hashing
+	First      Balance = "first"      // the first in the file that is up and not full
+)
+
+// Keepalive is TCP keepalive on both legs.
+type Keepalive struct {
+	Off      bool     `json:"off,omitempty"`
+	Idle     Duration `json:"idle"`
+	Interval Duration `json:"interval"`
+	Count    int      `json:"count"`
+}
+
+// Check is how the servers of a route are tested.
+type Check struct {
+	Kind    CheckKind `json:"kind"`
+	Path    string    `json:"path,omitempty"` // http
+	Host    string    `json:"host,omitempty"` // http; "": the server's host
+	Port    uint16    `json:"port,omitempty"` // 0: the server's
+	Every   Duration  `json:"every"`
+	Timeout Duration  `json:"timeout"`
+	Rise    int       `json:"rise"`
+	Fall    int       `json:"fall"`
+}
+
+// CheckKind is the protocol of a check.
+type CheckKind string
+
+// The kinds. CheckOff means that only failed connects count.
+const (
+	CheckOff  CheckKind = "off"
+	CheckTCP  CheckKind = "tcp"
+	CheckHTTP CheckKind = "http"
+)
+
+// Server is one host:port of a route's upstream.
+type Server struct {
+	Name           string     `json:"name"` // as the file has it; unique in its route
+	Host           string     `json:"host"` // a name, or an IP address in its canonical form
+	Port           uint16     `json:"port"` // 0: the listener's plus Shift
+	Shift          int        `json:"shift,omitempty"`
+	Weight         int        `json:"weight"` // 0: gets no new connections
+	Backup         bool       `json:"backup"`
+	MaxConnections int        `json:"max_connections"` // 0: no limit
+	Endpoints      []Endpoint `json:"endpoints"`       // sorted by address; empty while the name has none
+}
+
+// Endpoint is one address of a server.
+type Endpoint struct {
+	Addr netip.Addr `json:"addr"`
+	Up   bool       `json:"up"`
+}
+
+// PortFor is the server's port for a connection that came in on port listen.
+func (s *Server) PortFor(listen uint16) uint16 {
+	if s.Port != 0 {
+		return s.Port
+	}
+	return uint16(int(listen) + s.Shift)
+}
+
+// Literal is the server's address, if its host is one and not a name.
+func (s *Server) Literal() (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s.Host)
+	return a, err == nil
+}
+
+// CheckPort is the port that tests of s go to.
+func (r *Route) CheckPort(s *Server) uint16 {
+	if r.Check.Port != 0 {
+		return r.Check.Port
+	}
+	return s.PortFor(r.Listen[0].From)
+}
+
+// With is p with the endpoints of every server: the addresses that addrs gives
+// for its host (literal addresses are not asked for), up where up says so.
+func (p *Plan) With(addrs func(host string) []netip.Addr, up func(*Route, *Server, netip.Addr) bool) *Plan {
+	next := *p
+	next.Routes = make([]*Route, len(p.Routes))
+	for i, r := range p.Routes {
+		route := *r
+		route.Servers = make([]*Server, len(r.Servers))
+		for j, s := range r.Servers {
+			server := *s
+			server.Endpoints = nil
+			list := []netip.Addr{}
+			if a, ok := s.Literal(); ok {
+				list = append(list, a)
+			} else {
+				list = addrs(s.Host)
+			}
+			for _, a := range list {
+				server.Endpoints = append(server.Endpoints, Endpoint{a, up(r, s, a)})
+			}
+			route.Servers[j] = &server
+		}
+		next.Routes[i] = &route
+	}
+	return &next
+}
+
+// WithoutListeners is p with every route taken out: what an engine is given to
+// stop accepting while connections that live go on.
+func (p *Plan) WithoutListeners() *Plan {
+	next := *p
+	next.Routes = nil
+	return &next
+}
+
+// Usable tells whether a new connection on r has somewhere to go.
+func (r *Route) Usable() bool {
+	for _, s := range r.Servers {
+		for _, e := range s.Endpoints {
+			if e.Up && s.Weight > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Hosts are the names (not addresses) that the plan needs, without repetition,
+// in the order of the file.
+func (p *Plan) Hosts() []string {
+	var hosts []string
+	seen := map[string]bool{}
+	for _, r := range p.Routes {
+		for _, s := range r.Servers {
+			if _, literal := s.Literal(); !literal && !seen[s.Host] {
+				seen[s.Host] = true
+				hosts = append(hosts, s.Host)
+			}
+		}
+	}
+	return hosts
+}
+
+// Listen is one listening address or range of ports.
+type Listen struct {
+	Addr      netip.Addr // zero: all, IPv4 and IPv6
+	Interface string     // "": any
+	From, To  uint16     // inclusive
+}
+
+// Off tells whether l is the zero Listen: nothing listens.
+func (l Listen) Off() bool { return l.From == 0 }
+
+func (l Listen) String() string {
+	if l.Off() {
+		return "off"
+	}
+	ports := strconv.Itoa(int(l.From))
+	if l.From != l.To {
+		ports += "-" + strconv.Itoa(int(l.To))
+	}
+	host := "*"
+	if l.Addr.IsValid() {
+		host = l.Addr.String()
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if l.Interface != "" {
+		host += "%" + l.Interface
+	}
+	return host + ":" + ports
+}
+
+// MarshalText makes a Listen a string in JSON.
+func (l Listen) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// overlaps tells whether one socket of l and one of m would want the same
+// port of the same address.
+func (l Listen) overlaps(m Listen) bool {
+	ports := l.From <= m.To && m.From <= l.To
+	addrs := !l.Addr.IsValid() || !m.Addr.IsValid() || l.Addr == m.Addr ||
+		(l.Addr.IsUnspecified() && l.Addr.Is4() == m.Addr.Is4()) || (m.Addr.IsUnspecified() && l.Addr.Is4() == m.Addr.Is4())
+	interfaces := l.Interface == "" || m.Interface == "" || l.Interface == m.Interface
+	return ports && addrs && interfaces
+}
+
+// Duration is a time.Duration that is a string (3s) in JSON; 0 is "off".
+type Duration time.Duration
+
+// D is d for the standard library.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+func (d Duration) String() string {
+	if d == 0 {
+		return "off"
+	}
+	s := time.Duration(d).String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
+
+// MarshalJSON implements json.Marshaler.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
