@@ -159,7 +159,7 @@ func clip(s string) string {
 func suggest(got string, words []string) string {
 	best, bestDistance := "", 3
 	for _, w := range words {
-		if dist := distance(clip(got), w); dist < bestDistance && dist < len(w) {
+		if dist := distance(clip(got), w); dist < bestDistance && 2*dist < len(w)+1 {
 			best, bestDistance = w, dist
 		}
 	}

@@ -68,7 +68,11 @@ func routesKey() key[File] {
 		},
 		decode: func(d *decoder, n *yaml.Node, f *File) {
 			f.RoutesPos = d.pos(n)
-			if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+			if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
+				d.addf(n, "there is no route; write NAME: { listen: PORT, to: HOST:PORT }")
+				return
+			}
+			if n.Kind != yaml.MappingNode {
 				d.addf(n, "%s stands where routes are expected; write NAME: { listen: PORT, to: HOST:PORT }", describe(n))
 				return
 			}

@@ -40,7 +40,11 @@ func ParseListen(s string) (Listen, error) {
 	}
 	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if l.Addr, err = netip.ParseAddr(bare); err != nil || (l.Addr.Is6() && bare == host) {
-		return l, fmt.Errorf("listen address %q: %q is not an IP address; write an address of this machine, [IPv6]:PORT, or only the port for all of them", s, host)
+		hint := "write an address of this machine, [IPv6]:PORT, or only the port for all of them"
+		if validInterface(host) && strings.Trim(host, "0123456789.") != "" {
+			hint = fmt.Sprintf("for an interface write %%%s:%s", host, ports)
+		}
+		return l, fmt.Errorf("listen address %q: %q is not an IP address; %s", s, host, hint)
 	}
 	return l, nil
 }
