@@ -129,6 +129,26 @@ func TestRefreshDuringALookupIsNotRepeated(t *testing.T) {
 	})
 }
 
+func TestRefreshOfAQueuedNameIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(both(got("10.0.0.1", 5*time.Minute)))
+		f.takes = 3 * time.Second
+		r := start(ttls(Options{}), f.lookup)
+		defer r.Close()
+		for range maxLookups {
+			r.slots <- struct{}{}
+		}
+		r.Watch([]string{"db"})
+		synctest.Wait()
+		r.Refresh("db")
+		<-r.slots
+		time.Sleep(time.Minute)
+		if f.count() != 1 {
+			t.Errorf("asked at %v", f.times())
+		}
+	})
+}
+
 func TestHostsFileIsNoticedBeforeTTL(t *testing.T) {
 	hosts := filepath.Join(t.TempDir(), "hosts")
 	synctest.Test(t, func(t *testing.T) {

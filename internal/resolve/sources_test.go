@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseHosts(t *testing.T) {
@@ -137,16 +138,23 @@ func TestSourcesAreReadAgainWhenChanged(t *testing.T) {
 	check("resolv.conf came", "10.0.0.1", "10.0.0.53", 2)
 	check("nothing changed", "10.0.0.1", "10.0.0.53", 2)
 
+	// An edit in place that leaves the size.
+	write(t, hosts, "10.0.0.3 db\n")
+	if err := os.Chtimes(hosts, time.Time{}, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	check("hosts edited", "10.0.0.3", "10.0.0.53", 3)
+
 	// As editors and DHCP clients do it: a new file takes the name.
 	write(t, hosts+".new", "10.0.0.2 db\n")
 	if err := os.Rename(hosts+".new", hosts); err != nil {
 		t.Fatal(err)
 	}
-	check("hosts replaced", "10.0.0.2", "10.0.0.53", 3)
+	check("hosts replaced", "10.0.0.2", "10.0.0.53", 4)
 	if err := os.Remove(conf); err != nil {
 		t.Fatal(err)
 	}
-	check("resolv.conf gone", "10.0.0.2", "10.0.0.53", 3)
+	check("resolv.conf gone", "10.0.0.2", "10.0.0.53", 4)
 }
 
 func write(t *testing.T, path, text string) {

@@ -149,6 +149,8 @@ func TestWireSkipsForeignPackets(t *testing.T) {
 		forged.Id++
 		forged.Answer = records(t, "db.x. 60 A 10.6.6.6")
 		a.w.WriteMsg(forged)
+		packet, _ := forged.Pack()
+		a.w.Write(packet[:len(packet)-1])
 		a.reply.Answer = records(t, "db.x. 60 A 10.0.0.1")
 		return true
 	}, zone(t, "")))

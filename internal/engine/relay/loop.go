@@ -39,6 +39,8 @@ type loop struct {
 	scratch   []byte
 	buffers   [][]byte
 	pipes     []pipe
+	spliced   uint64 // bytes read by splice
+	copied    uint64 // bytes read into scratch
 
 	stopping bool
 	mu       sync.Mutex

@@ -163,9 +163,11 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	}
 	from.burst += n
 	if from.splicing {
+		l.spliced += uint64(n)
 		from.inPipe = n
 		return 0
 	}
+	l.copied += uint64(n)
 	from.splicing = n >= enterSplice
 	// Less than was asked for: the socket is empty, unless its end is near.
 	if n < len(l.scratch) && !from.hup {

@@ -1,0 +1,183 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"midspan/internal/plan"
+)
+
+// upstream makes choices of servers a, b, c… with the given weights.
+func upstream(weights ...int) []choice {
+	var list []choice
+	for i, w := range weights {
+		s := &plan.Server{Name: string(rune('a' + i)), Weight: w}
+		list = append(list, choice{&endpoint{addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})}, s})
+	}
+	return list
+}
+
+func client(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}) }
+
+func mustPick(t *testing.T, p *picker, from netip.Addr, tried ...*endpoint) string {
+	t.Helper()
+	c, result := p.pick(from, tried)
+	if result != picked {
+		t.Fatalf("nothing picked: %d", result)
+	}
+	return c.server.Name
+}
+
+func TestInterleave(t *testing.T) {
+	for _, c := range []struct {
+		weights []int
+		want    string
+	}{
+		{[]int{1}, "a"},
+		{[]int{1, 1, 1}, "abc"},
+		{[]int{5, 1, 1}, "aabacaa"},
+		{[]int{200, 100}, "aba"},
+		{[]int{3, 0, 3}, "ac"},
+		{[]int{256, 256}, "ab"},
+	} {
+		got := ""
+		for _, i := range interleave(c.weights) {
+			got += string(rune('a' + i))
+		}
+		if got != c.want {
+			t.Errorf("%v: %s, want %s", c.weights, got, c.want)
+		}
+	}
+}
+
+func TestRoundRobin(t *testing.T) {
+	p := newPicker(plan.RoundRobin, upstream(3, 1, 0))
+	got := map[string]int{}
+	for i := range 400 {
+		got[mustPick(t, p, client(i))]++
+	}
+	if got["a"] != 300 || got["b"] != 100 || got["c"] != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+// TestTried: a failed endpoint is not picked again for the same connection,
+// whatever the way of balancing.
+func TestTried(t *testing.T) {
+	for _, b := range []plan.Balance{plan.RoundRobin, plan.LeastConn, plan.Source, plan.First} {
+		up := upstream(1, 2, 3)
+		p := newPicker(b, up)
+		var tried []*endpoint
+		for range 3 {
+			c, result := p.pick(client(1), tried)
+			if result != picked || slices.Contains(tried, c.endpoint) {
+				t.Fatalf("%s: %v after %d tries", b, result, len(tried))
+			}
+			tried = append(tried, c.endpoint)
+		}
+		if _, result := p.pick(client(1), tried); result != pickedNone {
+			t.Errorf("%s: a fourth of three", b)
+		}
+	}
+}
+
+func TestLeastConn(t *testing.T) {
+	up := upstream(1, 1, 2)
+	p := newPicker(plan.LeastConn, up)
+	got := ""
+	for range 8 {
+		c, _ := p.pick(client(1), nil)
+		c.active.Add(1)
+		got += c.server.Name
+	}
+	if a, b, c := up[0].active.Load(), up[1].active.Load(), up[2].active.Load(); a != 2 || b != 2 || c != 4 {
+		t.Errorf("%s: %d %d %d; want 2 2 4", got, a, b, c)
+	}
+	up[2].active.Store(0)
+	if got := mustPick(t, p, client(1)); got != "c" {
+		t.Errorf("%s is not the least busy", got)
+	}
+}
+
+// TestSource: a client keeps its server, clients are spread by weight, and when
+// a server goes only its own clients move.
+func TestSource(t *testing.T) {
+	up := upstream(1, 1, 2)
+	p, without := newPicker(plan.Source, up), newPicker(plan.Source, up[:2])
+	count := map[string]int{}
+	for i := range 4000 {
+		first := mustPick(t, p, client(i))
+		if again := mustPick(t, p, client(i)); again != first {
+			t.Fatalf("client %d: %s, then %s", i, first, again)
+		}
+		count[first]++
+		if then := mustPick(t, without, client(i)); first != "c" && then != first {
+			t.Fatalf("client %d moved from %s to %s though its server stayed", i, first, then)
+		}
+	}
+	for name, want := range map[string]int{"a": 1000, "b": 1000, "c": 2000} {
+		if n := count[name]; n < want*9/10 || n > want*11/10 {
+			t.Errorf("%s has %d clients of 4000, want about %d", name, n, want)
+		}
+	}
+}
+
+// TestSourceIsTheSameEverywhere pins the hash: forwarders of different
+// versions behind one load balancer must agree.
+func TestSourceIsTheSameEverywhere(t *testing.T) {
+	p := newPicker(plan.Source, upstream(1, 1, 1))
+	got := ""
+	for i := range 24 {
+		got += mustPick(t, p, client(i))
+	}
+	if want := sourcePinned; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+const sourcePinned = "cbabcbcbabaababaabbabbcc"
+
+func TestFirstAndBackup(t *testing.T) {
+	up := upstream(1, 1, 1)
+	up[0].server.MaxConnections, up[1].server.MaxConnections = 1, 1
+	up[2].server.Backup = true
+	p := newPicker(plan.First, up)
+	for _, want := range []string{"a", "b"} {
+		c, result := p.pick(client(1), nil)
+		if result != picked || c.server.Name != want {
+			t.Fatalf("%v, want %s", c.server, want)
+		}
+		c.active.Add(1)
+	}
+	if _, result := p.pick(client(1), nil); result != pickedFull {
+		t.Error("the backup was taken although the servers are only full")
+	}
+	if got := mustPick(t, p, client(1), up[0].endpoint, up[1].endpoint); got != "c" {
+		t.Errorf("%s, not the backup, after both failed", got)
+	}
+	if got := mustPick(t, newPicker(plan.First, up[2:]), client(1)); got != "c" {
+		t.Errorf("%s, not the backup, with both down", got)
+	}
+}
+
+func TestTimers(t *testing.T) {
+	var h timers
+	for _, at := range []int{5, 3, 9, 1, 7, 3, 8, 2} {
+		h.push(timer{at: ms(at)})
+	}
+	if h.due(0) || !h.due(ms(1)) || h.until(ms(0)) != 1 || h.until(ms(4)) != 0 {
+		t.Error("due or until")
+	}
+	got := ""
+	for len(h) > 0 {
+		got += fmt.Sprint(int(h.pop().at / ms(1)))
+	}
+	if got != "12335789" {
+		t.Errorf("order %s", got)
+	}
+	if h.until(0) != -1 {
+		t.Error("an empty heap waits")
+	}
+}

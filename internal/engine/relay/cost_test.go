@@ -1,0 +1,341 @@
+package relay
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/config"
+	"midspan/internal/engine"
+	"midspan/internal/plan"
+)
+
+func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// childTarget makes the test binary an engine and nothing else: its memory can
+// then be told from that of clients and servers.
+const childTarget = "MIDSPAN_TEST_RELAY_TO"
+
+// childLimit is how many descriptors the child may have.
+const childLimit = "MIDSPAN_TEST_RELAY_NOFILE"
+
+func TestMain(m *testing.M) {
+	if to := os.Getenv(childTarget); to != "" {
+		if err := child(to); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child forwards to a target, says where it listens, and ends with its input.
+func child(to string) error {
+	if n, err := strconv.ParseUint(os.Getenv(childLimit), 10, 64); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			return err
+		}
+	}
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	addr := probe.Addr().String()
+	probe.Close()
+	e, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q}}", addr, to))
+	if err != nil {
+		return err
+	}
+	if _, err := e.Apply(context.Background(), p); err != nil {
+		return err
+	}
+	fmt.Println(addr)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func planFor(text string) (*plan.Plan, error) {
+	f, err := config.Parse("test", []byte("health: off\nadmin: off\n"+text))
+	if err != nil {
+		return nil, err
+	}
+	p, _, err := plan.New(f)
+	if err != nil {
+		return nil, err
+	}
+	return p.With(nil, func(*plan.Route, *plan.Server, netip.Addr) bool { return true }), nil
+}
+
+// startChild starts an engine in a process of its own.
+func startChild(t *testing.T, to string) (pid int, addr string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childTarget+"="+to)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the engine's process: %v", err)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid, strings.TrimSpace(line)
+}
+
+// residentKiB is VmRSS of a process, in KiB.
+func residentKiB(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+func openFDs(t *testing.T, pid int) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// echoServer answers every byte with itself, on loopback.
+func echoServer(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				// Hidden from io.Copy: its splice would take two descriptors more.
+				_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 8<<10))
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// TestIdleCost: 5,000 connections that have exchanged something and rest cost
+// less than 2 KiB of resident memory and two descriptors each.
+func TestIdleCost(t *testing.T) {
+	const n = 5000
+	pid, addr := startChild(t, echoServer(t))
+	ping(t, addr).Close() // what is set up once is not a connection's cost
+	time.Sleep(50 * time.Millisecond)
+	rss, fds := residentKiB(t, pid), openFDs(t, pid)
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		conns[i] = ping(t, addr)
+		defer conns[i].Close()
+	}
+	perConn := float64(residentKiB(t, pid)-rss) / n
+	if perConn >= 2 && !raceDetector { // which takes memory of its own
+		t.Errorf("%.2f KiB of resident memory for each idle connection, want less than 2", perConn)
+	}
+	if got := openFDs(t, pid) - fds; got != 2*n {
+		t.Errorf("%d descriptors for %d idle connections, want two each", got, n)
+	}
+	t.Logf("%.2f KiB for each of %d idle connections", perConn, n)
+	for i, c := range conns {
+		if err := exchange(c); err != nil {
+			t.Fatalf("connection %d after the rest: %v", i, err)
+		}
+	}
+}
+
+// TestBurstCost: descriptors and pipes that a burst took are given back.
+func TestBurstCost(t *testing.T) {
+	pid, addr := startChild(t, echoServer(t))
+	ping(t, addr).Close()
+	before := openFDs(t, pid)
+	done := make(chan error)
+	for range 64 {
+		go func() { done <- bulkEcho(addr, 8<<20) }()
+	}
+	for range 64 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		extra := openFDs(t, pid) - before
+		if extra <= 2*2*keepPipes*2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d more descriptors than before the burst", extra)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func bulkEcho(addr string, n int64) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(c, zeros{}, n)
+		sent <- err
+	}()
+	if _, err := io.CopyN(io.Discard, c, n); err != nil {
+		return err
+	}
+	return <-sent
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// ping opens a connection and exchanges 64 bytes on it.
+func ping(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exchange(c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func exchange(c net.Conn) error {
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	msg := []byte(strings.Repeat("x", 64))
+	if _, err := c.Write(msg); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, msg)
+	return err
+}
+
+// TestPanicEndsOneConnection: a defect in the handling of one connection ends
+// that one, is counted, and leaves the others alone.
+func TestPanicEndsOneConnection(t *testing.T) {
+	var bad atomic.Value // the client address of the connection with the defect
+	bad.Store("")
+	e, err := New(Options{Hooks: engine.Hooks{Record: func(r *engine.Record) {
+		if r.Reason == "" && r.Client.String() == bad.Load() {
+			panic("a defect")
+		}
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := probe.Addr().String()
+	probe.Close()
+	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q}}", addr, echoServer(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Apply(context.Background(), p); err != nil {
+		t.Fatal(err)
+	}
+	good := ping(t, addr)
+	defer good.Close()
+	local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: freePort(t)}
+	bad.Store(local.String())
+	if c, err := (&net.Dialer{LocalAddr: local}).Dial("tcp", addr); err == nil { // the reset may be as quick as the dial
+		defer c.Close()
+		if err := exchange(c); err == nil {
+			t.Error("the connection with the defect lives on")
+		}
+	}
+	for i := range 50 {
+		if err := exchange(good); err != nil {
+			t.Fatalf("exchange %d on another connection: %v", i, err)
+		}
+	}
+	s := e.Status()
+	if s.Panics != 1 || s.Routes[0].Counters.Ended[engine.Fault] != 1 || s.Connections != 1 {
+		t.Errorf("panics %d, ended %v, connections %d; want 1, one fault, 1", s.Panics, s.Routes[0].Counters.Ended, s.Connections)
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// TestReasons: the two lists of reasons are in the same order.
+func TestReasons(t *testing.T) {
+	if len(engine.Reasons) != int(numReasons) || engine.Reasons[connectFailed] != engine.ConnectFailed ||
+		engine.Reasons[idleTimeout] != engine.IdleTimeout || engine.Reasons[fault] != engine.Fault {
+		t.Error("reason and engine.Reasons differ")
+	}
+}
