@@ -23,7 +23,6 @@ import (
 	"midspan/internal/engine"
 	"midspan/internal/health"
 	"midspan/internal/plan"
-	"midspan/internal/resolve"
 )
 
 // Options of a daemon. Load and Engine are required.
@@ -75,17 +74,26 @@ const (
 
 // Status is all that there is to see.
 type Status struct {
-	State       State                     `json:"state"`
-	Since       time.Time                 `json:"since"` // of the start
-	Loaded      time.Time                 `json:"loaded"`
-	Reloads     int                       `json:"reloads"`
-	FailedLoad  string                    `json:"failed_load,omitempty"` // the error of the last reload, if it failed
-	FailedLoads int                       `json:"failed_loads"`
-	Warnings    []string                  `json:"warnings,omitempty"`
-	DrainUntil  time.Time                 `json:"drain_until,omitzero"`
-	Engine      engine.Status             `json:"engine"`
-	Health      []health.State            `json:"health"`
-	Names       map[string]resolve.Answer `json:"names"`
+	State       State           `json:"state"`
+	Since       time.Time       `json:"since"` // of the start
+	Loaded      time.Time       `json:"loaded"`
+	Reloads     int             `json:"reloads"`
+	FailedLoad  string          `json:"failed_load,omitempty"` // the error of the last reload, if it failed
+	FailedLoads int             `json:"failed_loads"`
+	Warnings    []string        `json:"warnings,omitempty"`
+	DrainUntil  time.Time       `json:"drain_until,omitzero"`
+	Engine      engine.Status   `json:"engine"`
+	Health      []health.State  `json:"health"`
+	Names       map[string]Name `json:"names"`
+	NotReady    string          `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
+}
+
+// Name is what is known of a name.
+type Name struct {
+	Addrs   []netip.Addr `json:"addrs"`
+	Problem string       `json:"problem,omitempty"` // why the newest look-up failed; "": Addrs are fresh
+	Since   time.Time    `json:"since,omitzero"`    // when Addrs were last confirmed; zero: never
+	Next    time.Time    `json:"next,omitzero"`     // when it is asked again
 }
 
 // startWait bounds how long a start waits for names and first tests, so that
@@ -358,7 +366,17 @@ func (d *Daemon) Status() Status {
 	s := d.status
 	d.mu.Unlock()
 	s.Health = d.health.State()
-	s.Names = d.names.answers()
+	s.Names = map[string]Name{}
+	for name, a := range d.names.answers() {
+		n := Name{Addrs: a.Addrs, Since: a.Since, Next: a.Next}
+		if a.Err != nil {
+			n.Problem = a.Err.Error()
+		}
+		s.Names[name] = n
+	}
+	if err := d.Ready(); err != nil {
+		s.NotReady = err.Error()
+	}
 	if d.Plan() != nil {
 		s.Engine = d.engine.Status()
 	}
