@@ -69,7 +69,7 @@ stream or ip_fwd.sh, and reads their configuration as it is.`,
 		&cobra.Group{ID: "file", Title: "With a file:"},
 		&cobra.Group{ID: "live", Title: "With a running daemon:"},
 	)
-	file := []*cobra.Command{runCommand(ui), forwardCommand(ui), checkCommand(ui), planCommand(ui), schemaCommand(ui)}
+	file := []*cobra.Command{runCommand(ui), forwardCommand(ui), checkCommand(ui), importCommand(ui), planCommand(ui), schemaCommand(ui)}
 	for _, c := range file {
 		c.GroupID = "file"
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -26,7 +27,12 @@ log where the file says (stdout by default).`,
 		Example: "  midspan run /etc/midspan/midspan.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			read := false
 			return ui.serve(c.Context(), func() (*plan.Plan, []string, error) {
+				if read && args[0] == standardInput {
+					return nil, nil, errors.New("the file came from standard input, which cannot be read again")
+				}
+				read = true
 				p, warnings, err := ui.load(args[0])
 				return p, warnings.Lines(), err
 			})

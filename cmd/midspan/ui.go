@@ -22,14 +22,14 @@ type ui struct {
 	in       io.Reader
 	out, err io.Writer
 	colour   bool // err is a terminal that wants colour
-	live     bool // out is a terminal: lines may be redrawn
+	live     bool // err is a terminal: lines may be redrawn
 }
 
 func standardUI() *ui {
 	return &ui{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		colour: term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
-		live:   term.IsTerminal(int(os.Stdout.Fd())),
+		live:   term.IsTerminal(int(os.Stderr.Fd())),
 	}
 }
 
@@ -114,4 +114,20 @@ func bytes(n uint64) string {
 		f, i = f/1024, i+1
 	}
 	return fmt.Sprintf("%.1f %ciB", f, units[i])
+}
+
+// progress shows a line that the next one replaces; where err is no terminal,
+// each stands on a line of its own.
+func (u *ui) progress(format string, args ...any) {
+	if u.live {
+		fmt.Fprintf(u.err, "\r\x1b[K"+format, args...)
+		return
+	}
+	u.say(format, args...)
+}
+
+func (u *ui) clearLine() {
+	if u.live {
+		fmt.Fprint(u.err, "\r\x1b[K")
+	}
 }

@@ -1,0 +1,40 @@
+# Everything that is done with midspan, from a checkout. `make` lists it.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 60s
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test e2e lint fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## see it work: two web servers, a failure, a DNS change, reloads, a drain
+	@go run ./demo bin/midspan
+
+build: ## build the static binary, bin/midspan
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/midspan ./cmd/midspan
+
+test: lint ## lint, unit tests, behaviour suite; under 6 minutes
+	go test ./...
+	go test -race -short ./...
+
+e2e: build ## real databases, web servers and long runs; needs what .ci/run installs
+	cd e2e && go vet ./... && go test -count=1 -timeout 40m -v ./...
+	$(MAKE) fuzz
+
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@go list ./... | while read -r pkg; do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "fuzz $$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+lint: ## gofumpt, go vet, staticcheck
+	@unformatted=$$(go tool gofumpt -l .); test -z "$$unformatted" || { echo "gofumpt would change:"; echo "$$unformatted"; exit 1; }
+	@go vet ./...
+	@go tool staticcheck ./...
+
+clean: ## remove what was built
+	rm -rf bin
