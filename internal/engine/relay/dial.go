@@ -33,6 +33,10 @@ type attempt struct {
 // Within a shorter connect_timeout every endpoint still gets its chance.
 func hedgeAfter(timeout time.Duration) time.Duration { return min(time.Second, timeout/3) }
 
+// watchDialing is how often a connection that has no server yet is looked at for
+// a client that has given up: its leg is not in the epoll set.
+const watchDialing = 250 * time.Millisecond
+
 // waitFull is how often a connection looks again for a server below its limit.
 const waitFull = 20 * time.Millisecond
 
@@ -56,7 +60,7 @@ func (l *loop) tryNext(p *pair) {
 			if e == 0 {
 				d.inFlight++
 				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())
-				l.schedule(p, min(d.hedge, d.deadline))
+				l.schedule(p, min(d.hedge, d.deadline, l.now+watchDialing))
 				return
 			}
 			d.attempts[len(d.attempts)-1].fd = -1
@@ -76,7 +80,7 @@ func (l *loop) noneLeft(p *pair, result pickResult) {
 		return
 	}
 	if d.inFlight > 0 {
-		l.schedule(p, d.deadline)
+		l.schedule(p, min(d.deadline, l.now+watchDialing))
 		return
 	}
 	switch {
@@ -93,6 +97,8 @@ func (l *loop) noneLeft(p *pair, result pickResult) {
 func (l *loop) dialTimer(p *pair) {
 	d := p.dial
 	switch {
+	case socketError(p.client.fd) != 0:
+		l.abort(p, resetByClient)
 	case l.now >= d.deadline:
 		for i := range d.attempts {
 			if a := &d.attempts[i]; a.fd >= 0 {
@@ -107,7 +113,7 @@ func (l *loop) dialTimer(p *pair) {
 	case d.full, d.hedge != 0 && l.now >= d.hedge:
 		l.tryNext(p)
 	default:
-		next := d.deadline
+		next := min(d.deadline, l.now+watchDialing)
 		if d.hedge != 0 {
 			next = min(next, d.hedge)
 		}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"fmt"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -365,7 +364,7 @@ func (l *loop) conns() []engine.Conn {
 func (p *pair) conn() engine.Conn {
 	c := engine.Conn{
 		ID: strconv.FormatUint(p.id, 10), Route: p.route.name, State: p.stateName(),
-		Client: p.clientAddr, Listener: netip.AddrPortFrom(p.listener.addr, p.listener.port),
+		Client: p.clientAddr, Listener: p.localAddr,
 		Start: p.start, BytesUp: p.client.moved, BytesDown: p.server.moved,
 	}
 	if p.to.endpoint != nil {

@@ -41,6 +41,7 @@ type pair struct {
 	to       choice // the endpoint in use
 
 	clientAddr  netip.AddrPort
+	localAddr   netip.AddrPort // what the client connected to
 	start       time.Time
 	opened      time.Duration // loop time of the accept
 	connectTime time.Duration
@@ -90,7 +91,7 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	p.client = side{fd: fd, readable: true, writable: true}
 	p.server = side{fd: -1, writable: true}
 	p.route, p.set, p.listener = r, r.set.Load(), s.address
-	p.clientAddr, p.start = client, time.Now()
+	p.clientAddr, p.localAddr, p.start = client, localAddr(fd), time.Now()
 	p.opened, p.lastMove = l.now, l.now
 	p.dial = &dial{deadline: l.now + p.set.ConnectTimeout.D()}
 	l.e.active.Add(1)

@@ -106,6 +106,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.pending = pending
 	e.limit.Store(int64(connectionLimit(p.MaxConnections, len(e.listeners)+len(opened), len(e.loops))))
 	byName := e.setRoutes(p)
+	var moved []string // sockets that stay, under another route
 	for _, w := range want {
 		ln := e.listeners[w.address]
 		if ln == nil {
@@ -116,13 +117,17 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 			change.Added = append(change.Added, w.route.Name+" "+w.address.String())
 		}
 		r := byName[w.route.Name]
+		if old := ln.route.Load(); old != nil && old != r {
+			change.Added = append(change.Added, r.name+" "+w.address.String())
+			moved = append(moved, old.name+" "+w.address.String())
+		}
 		if ln.options != optionsOf(w.route) {
 			ln.setOptions(optionsOf(w.route))
 		}
 		ln.route.Store(r)
 	}
 	e.enlist(opened)
-	change.Removed = e.closeUnwanted(want)
+	change.Removed = append(moved, e.closeUnwanted(want)...)
 	return change, nil
 }
 
@@ -284,6 +289,7 @@ func (e *Engine) Status() engine.Status {
 		r := ln.route.Load()
 		listening[r] = append(listening[r], a)
 	}
+	e.routes = slices.DeleteFunc(e.routes, func(r *route) bool { return r.removed.Load() && r.active.Load() == 0 })
 	for _, r := range e.routes {
 		s.Routes = append(s.Routes, r.status(listening[r]))
 	}

@@ -70,12 +70,27 @@ func accept(fd int) (int32, netip.AddrPort, unix.Errno) {
 	if e != 0 {
 		return -1, netip.AddrPort{}, e
 	}
+	return int32(n), fromRaw(&sa), 0
+}
+
+// localAddr is the address of fd's own end.
+func localAddr(fd int32) netip.AddrPort {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	if _, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); e != 0 {
+		return netip.AddrPort{}
+	}
+	return fromRaw(&sa)
+}
+
+// fromRaw reads an address of either family; the port stands in both at the
+// same place.
+func fromRaw(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
-		return int32(n), netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port), 0
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port)
 	}
-	return int32(n), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), 0
+	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }
 
 // connect starts a connect on a new non-blocking socket.
