@@ -40,10 +40,10 @@ type load struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	ok, failed, bytes atomic.Uint64
-	mu                sync.Mutex
-	by                map[string]uint64 // requests by server
-	lastErr           error
+	ok, retried, failed, bytes atomic.Uint64
+	mu                         sync.Mutex
+	by                         map[string]uint64 // requests by server
+	lastErr                    error
 }
 
 func startLoad(url string) *load {
@@ -62,16 +62,14 @@ func startLoad(url string) *load {
 	return l
 }
 
-// ask makes one request; it counts as served only when all of it arrived.
+// ask makes one request. One that was on its way to a server when that was
+// killed is cut, as without anything in between; it is made again, once, as
+// HTTP clients do with a GET.
 func (l *load) ask(client *http.Client) {
-	resp, err := client.Get(l.url)
-	var n int64
-	if err == nil {
-		n, err = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if err == nil && (resp.StatusCode != http.StatusOK || n != bodySize) {
-			err = fmt.Errorf("status %d, %d bytes", resp.StatusCode, n)
-		}
+	by, n, err := l.get(client)
+	if err != nil {
+		l.retried.Add(1)
+		by, n, err = l.get(client)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,7 +80,21 @@ func (l *load) ask(client *http.Client) {
 	}
 	l.ok.Add(1)
 	l.bytes.Add(uint64(n))
-	l.by[resp.Header.Get("Served-By")]++
+	l.by[by]++
+}
+
+// get counts as served only what has arrived in full.
+func (l *load) get(client *http.Client) (by string, n int64, err error) {
+	resp, err := client.Get(l.url)
+	if err != nil {
+		return "", 0, err
+	}
+	defer resp.Body.Close()
+	n, err = io.Copy(io.Discard, resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || n != bodySize) {
+		err = fmt.Errorf("status %d, %d bytes", resp.StatusCode, n)
+	}
+	return resp.Header.Get("Served-By"), n, err
 }
 
 func (l *load) requests() uint64 { return l.ok.Load() }
@@ -108,10 +120,10 @@ func (l *load) stop() {
 
 // row is what the clients saw during one act.
 type row struct {
-	title            string
-	requests, failed uint64
-	bytes            uint64
-	took             time.Duration
+	title                     string
+	requests, retried, failed uint64
+	bytes                     uint64
+	took                      time.Duration
 }
 
 // endAct notes what the clients saw since the last act that they were part of.
@@ -119,23 +131,23 @@ func (s *stage) endAct(title string) {
 	if s.load == nil {
 		return
 	}
-	r := row{title, s.load.ok.Load(), s.load.failed.Load(), s.load.bytes.Load(), time.Since(s.load.began)}
+	r := row{title, s.load.ok.Load(), s.load.retried.Load(), s.load.failed.Load(), s.load.bytes.Load(), time.Since(s.load.began)}
 	s.rows = append(s.rows, r)
 }
 
 func printRow(w io.Writer, r row) {
 	seconds := r.took.Seconds()
-	fmt.Fprintf(w, "%d\t%d\t%.0f\t%.0f\t  %s\n", r.requests, r.failed, float64(r.requests)/seconds, float64(r.bytes)/1e6/seconds, r.title)
+	fmt.Fprintf(w, "%d\t%d\t%d\t%.0f\t%.0f\t  %s\n", r.requests, r.retried, r.failed, float64(r.requests)/seconds, float64(r.bytes)/1e6/seconds, r.title)
 }
 
 // summary prints the table of all acts; a failed request fails the demo.
 func (s *stage) summary() error {
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "requests\tfailed\trequests/s\tMB/s\t  while")
+	fmt.Fprintln(w, "requests\tretried\tfailed\trequests/s\tMB/s\t  while")
 	var last row
 	for _, r := range s.rows {
-		printRow(w, row{r.title, r.requests - last.requests, r.failed - last.failed, r.bytes - last.bytes, r.took - last.took})
+		printRow(w, row{r.title, r.requests - last.requests, r.retried - last.retried, r.failed - last.failed, r.bytes - last.bytes, r.took - last.took})
 		last = r
 	}
 	last.title = "in all"

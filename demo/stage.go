@@ -136,7 +136,7 @@ func (s *stage) importSnippet() error {
 	if err != nil {
 		return fmt.Errorf("import: %w: %s", err, notes.Bytes())
 	}
-	say("$ midspan import haproxy\n%s", indent(string(out)))
+	say("$ midspan import haproxy\n%s", out)
 	// What the demo adds is where its own DNS and endpoints are.
 	out = append(out, fmt.Sprintf("dns: { servers: [%q], max_ttl: 1s }\nhealth: %d\nadmin: off\ncontrol: %s\nlog: off\ndrain: { detection: 1s, timeout: 10s }\n",
 		s.dns.addr, s.health, s.control)...)
@@ -177,7 +177,7 @@ func (s *stage) startLoad() error {
 
 func (s *stage) killServer() error {
 	end(s.servers["127.0.0.2"], syscall.SIGKILL)
-	say("SIGKILL; connections go to webserver2 at once, the check follows after 2 × 500ms")
+	say("SIGKILL; new connections go to webserver2 at once, the check follows after 2 × 500ms;\nrequests that were on their way to webserver1 are asked again by the client")
 	return s.pause(4 * time.Second)
 }
 
@@ -231,7 +231,7 @@ func (s *stage) command(args ...string) (string, error) {
 
 func (s *stage) showStatus() error {
 	out, err := s.command("status")
-	say("%s", indent(out))
+	say("%s", out)
 	return err
 }
 

@@ -28,9 +28,9 @@ not be read. Warnings alone leave it at 0.`,
 				ui.problems("error", red, problems)
 				ui.problems("warning", yellow, warnings)
 				if len(problems) == 0 {
-					ui.say("%s is fine: %s, %s", args[0], count(len(p.Routes), "route"), count(len(warnings), "warning"))
+					ui.say("%s is fine: %s, %s", shown(args[0]), count(len(p.Routes), "route"), count(len(warnings), "warning"))
 				} else {
-					ui.say("%s cannot be run: %s", args[0], count(len(problems), "problem"))
+					ui.say("%s cannot be run: %s", shown(args[0]), count(len(problems), "problem"))
 				}
 			}
 			if len(problems) > 0 {

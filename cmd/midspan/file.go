@@ -10,9 +10,16 @@ import (
 	"midspan/internal/plan"
 )
 
-// standardInput is the name that stands for it, on the command line and in
-// positions.
+// standardInput is the name that stands for it on the command line.
 const standardInput = "-"
+
+// shown is a file's name in positions.
+func shown(name string) string {
+	if name == standardInput {
+		return "stdin"
+	}
+	return name
+}
 
 // readFile reads at most what config accepts, so that a wrong file of any size
 // costs nothing.
@@ -42,7 +49,7 @@ func (u *ui) load(name string) (*plan.Plan, config.Problems, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := config.Parse(name, data)
+	f, err := config.Parse(shown(name), data)
 	// The plan is made also of what could be read, to report its problems in
 	// the same run.
 	if f == nil {

@@ -105,16 +105,17 @@ func fromText(read func(name string, data []byte) (*foreign.Import, error)) func
 		if err != nil {
 			return nil, err
 		}
-		return read(file, data)
+		return read(shown(file), data)
 	}
 }
 
 // fromNginx reads the main file from standard input too; its includes are
 // files in any case.
 func fromNginx(u *ui, file string) (*foreign.Import, error) {
-	return foreign.Nginx(file, foreign.Files{
+	name := shown(file)
+	return foreign.Nginx(name, foreign.Files{
 		Open: func(path string) (io.ReadCloser, error) {
-			if path == standardInput {
+			if file == standardInput && path == name {
 				return io.NopCloser(u.in), nil
 			}
 			return os.Open(path)

@@ -70,10 +70,15 @@ stream or ip_fwd.sh, and reads their configuration as it is.`,
 		&cobra.Group{ID: "live", Title: "With a running daemon:"},
 	)
 	file := []*cobra.Command{runCommand(ui), forwardCommand(ui), checkCommand(ui), importCommand(ui), planCommand(ui), schemaCommand(ui)}
+	live := []*cobra.Command{statusCommand(ui), connsCommand(ui), killCommand(ui), reloadCommand(ui), drainCommand(ui)}
 	for _, c := range file {
 		c.GroupID = "file"
 	}
+	for _, c := range live {
+		c.GroupID = "live"
+	}
 	root.AddCommand(file...)
+	root.AddCommand(live...)
 	root.AddCommand(versionCommand(ui), manCommand(ui))
 	return root
 }

@@ -11,6 +11,8 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"midspan/internal/accesslog"
+	"midspan/internal/admin"
 	"midspan/internal/daemon"
 	"midspan/internal/engine"
 	"midspan/internal/engine/relay"
@@ -43,14 +45,26 @@ log where the file says (stdout by default).`,
 // serve runs a daemon on the plan that load gives.
 func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error)) error {
 	log := slog.New(slog.NewTextHandler(u.err, nil))
+	records := accesslog.New(log)
+	defer records.Close() // it has told the log what it could not write
+	var front *admin.Server
 	d := daemon.New(daemon.Options{
 		Load: load,
 		Engine: func(h engine.Hooks) (engine.Engine, error) {
 			return relay.New(relay.Options{Hooks: h, Log: log})
 		},
+		Prepare: func(p *plan.Plan) error {
+			if err := front.Use(p); err != nil {
+				return err
+			}
+			return records.Use(p.Log)
+		},
+		Record: records.Record,
 		Notify: func(state string) { _, _ = sd.SdNotify(false, state) }, // no service manager is no error
 		Log:    log,
 	})
+	front = admin.New(admin.Options{Daemon: d, Version: version, LogDropped: records.Dropped, Log: log})
+	defer front.Close() // nothing is left to do about an error
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	signals := make(chan os.Signal, 4)

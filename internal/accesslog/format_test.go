@@ -1,0 +1,196 @@
+package accesslog
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"midspan/internal/engine"
+)
+
+var accepted = time.Date(2009, time.February, 6, 12, 12, 51, 443e6, time.UTC)
+
+// ended is the record of HAProxy's own example of a tcplog line.
+func ended() *engine.Record {
+	return &engine.Record{
+		Conn: engine.Conn{
+			ID: "17", Route: "fnt", Start: accepted,
+			Client: netip.MustParseAddrPort("10.0.1.2:33313"),
+			Server: "srv1:8000", Endpoint: netip.MustParseAddrPort("127.0.0.1:8000"),
+			BytesUp: 99, BytesDown: 212,
+		},
+		End: accepted.Add(5007 * time.Millisecond), Connect: 1250 * time.Microsecond,
+		Reason: engine.ClosedByClient, TotalActive: 3, RouteActive: 2, ServerActive: 1,
+	}
+}
+
+func with(change func(*engine.Record)) *engine.Record {
+	r := ended()
+	change(r)
+	return r
+}
+
+func started(r *engine.Record) { r.End, r.Reason, r.BytesUp, r.BytesDown = time.Time{}, "", 0, 0 }
+
+func noServer(r *engine.Record) {
+	r.Server, r.Endpoint, r.Connect, r.Reason, r.ServerActive = "", netip.AddrPort{}, 0, engine.NoServer, 0
+	r.BytesUp, r.BytesDown = 0, 0
+}
+
+func TestJSON(t *testing.T) {
+	for name, tt := range map[string]struct {
+		record *engine.Record
+		want   string
+	}{
+		"start": {
+			with(started),
+			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
+		},
+		"end": {
+			ended(),
+			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000",` +
+				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"reason":"closed by client","retries":0}`,
+		},
+		"no server": {
+			with(noServer),
+			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"10.0.1.2:33313",` +
+				`"duration_ms":5007.000,"bytes_up":0,"bytes_down":0,"reason":"no server up","retries":0}`,
+		},
+		"IPv6, another zone, an error that tries to be a line of its own": {
+			with(func(r *engine.Record) {
+				r.Client = netip.MustParseAddrPort("[2001:db8::1]:33313")
+				r.Endpoint = netip.MustParseAddrPort("[fe80::1%eth0]:8000")
+				r.End = r.End.In(time.FixedZone("", 3600))
+				r.Err, r.Retries = "dial \"x\"\n{\"event\":\"end\"}\x00\x1b[31m\xff\\", 3
+			}),
+			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"[2001:db8::1]:33313","server":"srv1:8000","endpoint":"[fe80::1%eth0]:8000",` +
+				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"reason":"closed by client","retries":3,` +
+				`"error":"dial \"x\"\n{\"event\":\"end\"}\u0000\u001b[31m\ufffd\\"}`,
+		},
+		"IPv4 as a dual-stack socket sees it": {
+			with(func(r *engine.Record) {
+				started(r)
+				r.Client = netip.MustParseAddrPort("[::ffff:10.0.1.2]:33313")
+			}),
+			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			line := string(appendJSON(nil, tt.record))
+			if line != tt.want+"\n" {
+				t.Errorf("got  %swant %s", line, tt.want)
+			}
+			if !json.Valid([]byte(line)) {
+				t.Error("no valid JSON")
+			}
+		})
+	}
+}
+
+// The lines are those that HAProxy 2.6 writes for the same events, but for the
+// queue time, which it rounds up to 1.
+func TestTCPLog(t *testing.T) {
+	for name, tt := range map[string]struct {
+		record *engine.Record
+		want   string
+	}{
+		"end": {
+			ended(),
+			"10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt fnt/srv1:8000 0/1/5007 212 -- 3/2/1/0/0 0/0",
+		},
+		"IPv6 has no brackets": {
+			with(func(r *engine.Record) { r.Client = netip.MustParseAddrPort("[::1]:55210") }),
+			"::1:55210 [06/Feb/2009:12:12:51.443] fnt fnt/srv1:8000 0/1/5007 212 -- 3/2/1/0/0 0/0",
+		},
+		"refused": {
+			with(func(r *engine.Record) { r.Connect, r.Reason, r.Retries, r.BytesDown = 0, engine.ConnectFailed, 1, 0 }),
+			"10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt fnt/srv1:8000 0/-1/5007 0 SC 3/2/1/0/1 0/0",
+		},
+		"no server": {
+			with(noServer),
+			"10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt fnt/<NOSRV> -1/-1/5007 0 SC 3/2/1/0/0 0/0",
+		},
+		"the only connection": {
+			with(func(r *engine.Record) {
+				r.Reason, r.TotalActive, r.RouteActive, r.ServerActive = engine.Killed, 1, 1, 1
+			}),
+			"10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt fnt/srv1:8000 0/1/5007 212 K- 1/1/0/0/0 0/0",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := string(appendTCP(nil, tt.record, time.UTC)); got != tt.want+"\n" {
+				t.Errorf("got  %swant %s", got, tt.want)
+			}
+		})
+	}
+	east := time.FixedZone("", 2*3600)
+	if got := string(appendTCP(nil, ended(), east)); !strings.Contains(got, "[06/Feb/2009:14:12:51.443]") {
+		t.Errorf("not in local time: %s", got)
+	}
+}
+
+func TestEveryReasonHasAState(t *testing.T) {
+	for _, reason := range engine.Reasons {
+		for i, s := range states[reason] {
+			if i == 1 && s == "" {
+				continue // the same whether connected or not
+			}
+			if len(s) != 2 || !strings.Contains("CSPLRIDUKcs-", s[:1]) || !strings.Contains("RQCHDLT-", s[1:]) {
+				t.Errorf("%s: HAProxy has no state %q", reason, s)
+			}
+		}
+	}
+	for reason := range states {
+		if !slices.Contains(engine.Reasons, reason) {
+			t.Errorf("%q is no reason", reason)
+		}
+	}
+	early := with(func(r *engine.Record) { r.Reason, r.Connect = engine.ResetByClient, 0 })
+	if got := stateOf(early); got != "CC" {
+		t.Errorf("reset by the client before the connect: %s, want CC", got)
+	}
+}
+
+func FuzzString(f *testing.F) {
+	for _, s := range []string{"", "plain", "\"\\\n\t\r\x00\x1f\x7f", "ü\xff\u2028\U0001f600", "\xe2\x80"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		line := appendString(nil, s)
+		var back string
+		if err := json.Unmarshal(line, &back); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		want := s
+		if !utf8.ValidString(s) {
+			clean, _ := json.Marshal(s) // replaces each bad byte
+			_ = json.Unmarshal(clean, &want)
+		}
+		if back != want {
+			t.Errorf("%q became %q", want, back)
+		}
+		if strings.ContainsAny(string(line), "\n\r\x00\x1b") {
+			t.Errorf("control characters in %q", line)
+		}
+	})
+}
+
+func BenchmarkJSON(b *testing.B) {
+	r := with(func(r *engine.Record) { r.Err = "connect: connection refused" })
+	var buf []byte
+	for b.Loop() {
+		buf = appendJSON(buf[:0], r)
+	}
+}
+
+func BenchmarkTCPLog(b *testing.B) {
+	r := ended()
+	var buf []byte
+	for b.Loop() {
+		buf = appendTCP(buf[:0], r, time.Local)
+	}
+}

@@ -1,0 +1,238 @@
+package admin
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"midspan/internal/daemon"
+	"midspan/internal/engine"
+	"midspan/internal/health"
+	"midspan/internal/plan"
+)
+
+// snapshot is what one scrape shows. Nothing in it is counted for the scrape's
+// sake: it is read from where it is counted anyway, and the data path does not
+// wait.
+type snapshot struct {
+	version Version
+	status  daemon.Status
+	plan    *plan.Plan // in force; nil before the first
+	dropped uint64
+	probes  map[string]uint64
+}
+
+func (s *Server) snapshot() snapshot {
+	return snapshot{
+		version: s.version(), status: s.o.Daemon.Status(), plan: s.o.Daemon.Plan(),
+		dropped: s.logDropped(), probes: s.probes.counts(),
+	}
+}
+
+// collector makes metrics of a snapshot. Their labels come from the plan, the
+// names' addresses and fixed lists, never from clients.
+type collector struct {
+	read func() snapshot
+	all  []*prometheus.Desc
+
+	buildInfo, startTime, ready, draining, connections, limit, acceptErrors, panics, logDropped, probes,
+	reloads, loaded, loadOK, pending *prometheus.Desc
+
+	routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
+
+	endpointUp, endpointConnections, endpointConnects *prometheus.Desc
+
+	checkLatency, checks, checkFailures *prometheus.Desc
+
+	nameAddresses, nameFailing, nameSuccess *prometheus.Desc
+}
+
+func newCollector(read func() snapshot) *collector {
+	c := &collector{read: read}
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		desc := prometheus.NewDesc("midspan_"+name, help, labels, nil)
+		c.all = append(c.all, desc)
+		return desc
+	}
+	c.buildInfo = d("build_info", "Which midspan this is; always 1.", "version", "goversion")
+	c.startTime = d("start_time_seconds", "When the daemon started, in Unix time.")
+	c.ready = d("ready", "Whether the probe answers 200, so that the load balancer sends connections here.")
+	c.draining = d("draining", "Whether the daemon is on its way out.")
+	c.connections = d("connections", "Live connections.")
+	c.limit = d("connections_limit", "Live connections there may be, by the file or the limit of open files.")
+	c.acceptErrors = d("accept_errors_total", "Connections that could not be accepted for want of file descriptors or memory.")
+	c.panics = d("panics_total", "Connections ended by a defect in midspan.")
+	c.logDropped = d("log_records_dropped_total", "Records of the access log that were lost because it could not be written.")
+	c.probes = d("probes_total", "Probes answered, by HTTP status; tcp are those that connected and asked nothing, and so cannot see a 503.", "code")
+	c.reloads = d("reloads_total", "Reloads of the file.", "result")
+	c.loaded = d("config_loaded_timestamp_seconds", "When the file in force was loaded, in Unix time.")
+	c.loadOK = d("config_last_reload_successful", "Whether the last reload worked; if not, the file before it is in force.")
+	c.pending = d("listeners_pending", "Listeners that wait for an interface or address of this host.")
+
+	c.routeConnections = d("route_connections", "Live connections of the route.", "route")
+	c.routeAccepted = d("route_accepted_total", "Connections accepted.", "route")
+	c.routeBytes = d("route_bytes_total", "Bytes forwarded.", "route", "direction")
+	c.routeEnded = d("route_ended_total", "Connections that ended, by why.", "route", "reason")
+	c.routeUp = d("route_up", "Whether a new connection has a server to go to.", "route")
+	c.routeListening = d("route_listening", "Whether every listener of the route is open.", "route")
+
+	endpoint := []string{"route", "server", "endpoint"}
+	c.endpointUp = d("endpoint_up", "Whether new connections may go to the endpoint.", endpoint...)
+	c.endpointConnections = d("endpoint_connections", "Live connections to the endpoint, and attempts.", endpoint...)
+	c.endpointConnects = d("endpoint_connects_total", "Connects to the endpoint that ended.", append(endpoint, "result")...)
+	c.checkLatency = d("check_latency_seconds", "How long the last check took that passed.", endpoint...)
+	c.checks = d("checks_total", "Checks made.", endpoint...)
+	c.checkFailures = d("check_failures_total", "Checks that failed.", endpoint...)
+
+	c.nameAddresses = d("name_addresses", "Addresses in use for the name.", "name")
+	c.nameFailing = d("name_failing", "Whether the last look-up of the name failed; its addresses stay in use.", "name")
+	c.nameSuccess = d("name_last_success_timestamp_seconds", "When the addresses of the name were last confirmed, in Unix time.", "name")
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.all {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s, to := c.read(), sink(ch)
+	c.daemon(to, s)
+	waiting := map[string]bool{}
+	for _, p := range s.status.Engine.Pending {
+		waiting[p.Route] = true
+	}
+	for _, r := range s.status.Engine.Routes {
+		c.route(to, r, waiting[r.Name])
+	}
+	c.planned(to, s)
+	for name, a := range s.status.Names {
+		to.gauge(c.nameAddresses, float64(len(a.Addrs)), name)
+		to.gauge(c.nameFailing, number(a.Problem != ""), name)
+		if !a.Since.IsZero() {
+			to.gauge(c.nameSuccess, seconds(a.Since), name)
+		}
+	}
+}
+
+func (c *collector) daemon(to sink, s snapshot) {
+	st := &s.status
+	to.gauge(c.buildInfo, 1, s.version.Version, s.version.Go)
+	to.gauge(c.startTime, seconds(st.Since))
+	to.gauge(c.ready, number(st.NotReady == ""))
+	to.gauge(c.draining, number(st.State == daemon.Draining))
+	to.gauge(c.connections, float64(st.Engine.Connections))
+	to.gauge(c.limit, float64(st.Engine.MaxConnections))
+	to.counter(c.acceptErrors, st.Engine.AcceptErrors)
+	to.counter(c.panics, st.Engine.Panics)
+	to.counter(c.logDropped, s.dropped)
+	for code, n := range s.probes {
+		to.counter(c.probes, n, code)
+	}
+	to.counter(c.reloads, uint64(st.Reloads), "success")
+	to.counter(c.reloads, uint64(st.FailedLoads), "failure")
+	if !st.Loaded.IsZero() {
+		to.gauge(c.loaded, seconds(st.Loaded))
+	}
+	to.gauge(c.loadOK, number(st.FailedLoad == ""))
+	to.gauge(c.pending, float64(len(st.Engine.Pending)))
+}
+
+// route shows a route as the engine has it; one that is gone from the file has
+// its connections still.
+func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
+	to.gauge(c.routeConnections, float64(r.Counters.Active), r.Name)
+	to.counter(c.routeAccepted, r.Counters.Accepted, r.Name)
+	to.counter(c.routeBytes, r.Counters.BytesUp, r.Name, "client_to_server")
+	to.counter(c.routeBytes, r.Counters.BytesDown, r.Name, "server_to_client")
+	for _, reason := range engine.Reasons {
+		to.counter(c.routeEnded, r.Counters.Ended[reason], r.Name, string(reason))
+	}
+	if r.Removed {
+		return
+	}
+	to.gauge(c.routeListening, number(len(r.Listening) > 0 && !waits), r.Name)
+	for _, e := range r.Endpoints {
+		labels := []string{r.Name, e.Server, endpointLabel(e.Addr)}
+		to.gauge(c.endpointUp, number(e.Up), labels...)
+		to.gauge(c.endpointConnections, float64(e.Active), labels...)
+		to.counter(c.endpointConnects, e.Connects, append(labels, "success")...)
+		to.counter(c.endpointConnects, e.Failures, append(labels, "failure")...)
+	}
+}
+
+// planned shows what the plan in force says, and the checks of its endpoints.
+func (c *collector) planned(to sink, s snapshot) {
+	if s.plan == nil {
+		return
+	}
+	states := map[health.Target]health.State{}
+	for _, h := range s.status.Health {
+		states[h.Target] = h
+	}
+	for _, r := range s.plan.Routes {
+		to.gauge(c.routeUp, number(r.Usable()), r.Name)
+		if r.Check.Kind == plan.CheckOff {
+			continue
+		}
+		for _, srv := range r.Servers {
+			for _, e := range srv.Endpoints {
+				h, known := states[checkTarget(r, srv, e.Addr)]
+				if !known {
+					continue
+				}
+				labels := []string{r.Name, srv.Name, endpointLabel(netip.AddrPortFrom(e.Addr, srv.Port))}
+				to.counter(c.checks, h.Tests, labels...)
+				to.counter(c.checkFailures, h.Failed, labels...)
+				if h.Latency > 0 {
+					to.gauge(c.checkLatency, h.Latency.Seconds(), labels...)
+				}
+			}
+		}
+	}
+}
+
+// checkTarget is what the monitor knows the test of an endpoint by. Endpoints
+// share a test that is the same for both.
+func checkTarget(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
+	t := health.Target{Addr: netip.AddrPortFrom(a.Unmap(), r.CheckPort(s)), Check: r.Check}
+	if r.Check.Kind == plan.CheckHTTP && r.Check.Host == "" {
+		t.Host = s.Host
+	}
+	return t
+}
+
+// endpointLabel is the address of an endpoint; * is the port of the listener.
+func endpointLabel(a netip.AddrPort) string {
+	if a.Port() != 0 {
+		return a.String()
+	}
+	if a.Addr().Is6() {
+		return "[" + a.Addr().String() + "]:*"
+	}
+	return a.Addr().String() + ":*"
+}
+
+// sink is where metrics go.
+type sink chan<- prometheus.Metric
+
+func (to sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (to sink) counter(d *prometheus.Desc, n uint64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

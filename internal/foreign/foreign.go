@@ -1,0 +1,37 @@
+// Package foreign turns the configurations that midspan replaces into a
+// config.File: an haproxy.cfg, an nginx.conf, command lines of ip_fwd.sh, the
+// output of iptables-save.
+//
+// Nothing is dropped in silence. Every statement of the input is registered in
+// a ledger; at the end each one was either carried over or has a note, and what
+// no importer claimed gets a note of its own. A foreign statement that its own
+// program would refuse is a problem, and then there is no Import at all.
+//
+// Limits: an input has at most config.MaxSize bytes (nginx: all files
+// together), maxListens listen addresses and maxServers servers. Conditions
+// (HAProxy's ACLs and .if blocks, nginx's variables, a shell's control flow)
+// are not evaluated. Nothing is looked up: names stay names, environment
+// variables are unknown.
+package foreign
+
+import (
+	"midspan/internal/config"
+)
+
+// Import is what a foreign configuration became.
+type Import struct {
+	// File is what was carried over. It can be encoded, parsed and planned.
+	// Its Comment says where it is from, and each Route's Comment which
+	// statement it was.
+	File *config.File
+	// Notes are everything that was not carried over, or in another way.
+	Notes config.Problems
+}
+
+// Bounds on what one import may become. A backend that is shared by many
+// frontends multiplies its servers, so the size of the input is no bound.
+const (
+	maxListens  = 10_000
+	maxServers  = 50_000
+	maxProblems = 50
+)

@@ -1,0 +1,264 @@
+package foreign
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"midspan/internal/config"
+)
+
+// HAProxy imports an haproxy.cfg. Its listen sections, and its frontends with
+// their backends, become routes.
+func HAProxy(name string, data []byte) (*Import, error) {
+	imp, _, err := importHAProxy(name, data)
+	return imp, err
+}
+
+// haproxy is the import of one haproxy.cfg.
+type haproxy struct {
+	*builder
+	outside  []*stmt // statements before the first section
+	backends map[string]*section
+	defaults map[string]*section
+	proxies  map[*section]*proxy // evaluated ones
+}
+
+func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
+	const wanted = "no `listen` section and no `frontend` with a backend could be carried over"
+	text, err := readable(name, data, "an haproxy.cfg with a `listen` section, or a `frontend` and its `backend`, is expected")
+	if err != nil {
+		return nil, nil, err
+	}
+	h := &haproxy{
+		builder:  newBuilder(name, "HAProxy"),
+		backends: map[string]*section{}, defaults: map[string]*section{},
+		proxies: map[*section]*proxy{},
+	}
+	sections := h.sections(text)
+	if len(sections) == 0 {
+		h.problems = nil
+		h.problem(h.start(), "no section of an haproxy.cfg (listen, frontend, backend) was found%s", otherFormat(text, formatHAProxy))
+		return nil, h.ledger, h.failed()
+	}
+	if hint := otherFormat(text, formatHAProxy); hint != "" {
+		h.problems = nil
+		h.problem(h.start(), "this is not an haproxy.cfg%s", hint)
+		return nil, h.ledger, h.failed()
+	}
+	for _, s := range h.outside {
+		h.problem(s.pos, "%s stands before the first section", s)
+	}
+	h.index(sections)
+	for _, sec := range sections {
+		h.section(sec)
+	}
+	h.unused(sections)
+	imp, err := h.finish(text, formatHAProxy, wanted)
+	return imp, h.ledger, err
+}
+
+// index finds sections by name; of two with one name, HAProxy takes the first.
+func (h *haproxy) index(sections []*section) {
+	for _, sec := range sections {
+		switch sec.kind {
+		case "defaults":
+			if sec.name != "" {
+				h.defaults[sec.name] = sec
+			}
+		case "backend", "listen":
+			if h.backends[sec.name] == nil {
+				h.backends[sec.name] = sec
+			}
+		}
+	}
+}
+
+func (h *haproxy) section(sec *section) {
+	switch sec.kind {
+	case "global":
+		h.carry(sec.head)
+		for _, s := range sec.body {
+			r, known := globalRule(s)
+			h.apply(nil, s, r, known)
+		}
+	case "resolvers":
+		h.resolvers(sec)
+	case "listen", "frontend":
+		h.front(sec)
+	case "backend", "defaults":
+		// Evaluated when something uses them.
+	default:
+		h.noteBlock(sec.head, sec.body, "%s", sectionWords[sec.kind])
+	}
+}
+
+// unused notes the sections that no route came from.
+func (h *haproxy) unused(sections []*section) {
+	for _, sec := range sections {
+		switch {
+		case h.proxies[sec] != nil:
+		case sec.kind == "backend":
+			h.noteBlock(sec.head, sec.body, "is not carried over: no route comes to it by `default_backend` or by an unconditional `use_backend`")
+		case sec.kind == "defaults":
+			h.noteBlock(sec.head, sec.body, "is not carried over: no route uses it")
+		}
+	}
+}
+
+// front makes the route of a listen section or of a frontend.
+func (h *haproxy) front(sec *section) {
+	if sec.kind == "listen" && !sec.has("server", "server-template") {
+		why := "is not carried over: it has no server"
+		if sec.has("stats") {
+			why += "; midspan's own status page is on 127.0.0.1:9600"
+		}
+		h.noteBlock(sec.head, sec.body, "%s", why)
+		return
+	}
+	target, back := sec, h.backend(sec)
+	if sec.kind == "frontend" {
+		if back.V == "" {
+			h.noteBlock(sec.head, sec.body, "is not carried over: %s", noBackend(sec))
+			return
+		}
+		if target = h.backends[back.V]; target == nil {
+			h.noteBlock(sec.head, sec.body, "is not carried over: backend %s is not in this file", printable(back.V))
+			return
+		}
+	}
+	f, b := h.proxy(sec), h.proxy(target)
+	if f.disabled.Set() || b.disabled.Set() {
+		at := f.disabled.Pos
+		if !f.disabled.Set() {
+			at = b.disabled.Pos
+		}
+		h.noteAt(sec.head, at, "`disabled`: %s is not carried over; HAProxy does not run it either", sec)
+		return
+	}
+	if h.room(len(f.binds), len(b.servers)) {
+		h.routeOf(f, b)
+	}
+}
+
+func noBackend(sec *section) string {
+	switch {
+	case sec.has("use_backend"):
+		return "it has no `default_backend`, and conditions are not evaluated; write a route for each backend, or give it a default"
+	case sec.has("monitor-uri", "stats"):
+		return "it has no backend; midspan answers the load balancer's probe itself (`health`), and has its own status page"
+	}
+	return "it has no `default_backend`"
+}
+
+// backend is the backend that every connection of a frontend can go to: that
+// of the `use_backend` without a condition, or the default.
+func (h *haproxy) backend(sec *section) config.Field[string] {
+	if s := unconditional(sec); s != nil {
+		return config.At(s.arg(1), s.pos)
+	}
+	var found config.Field[string]
+	for _, s := range sec.body {
+		if s.arg(0) == "default_backend" && len(s.words) >= 2 {
+			found = config.At(s.arg(1), s.pos)
+		}
+	}
+	if d := h.defaultsOf(sec); d != nil && !found.Set() {
+		return h.proxy(d).backend
+	}
+	return found
+}
+
+// unconditional is the first `use_backend` of sec that has no condition.
+func unconditional(sec *section) *stmt {
+	for _, s := range sec.body {
+		if s.arg(0) == "use_backend" && len(s.words) == 2 {
+			return s
+		}
+	}
+	return nil
+}
+
+// defaultsOf is the `defaults` section that sec starts from.
+func (h *haproxy) defaultsOf(sec *section) *section {
+	if sec.from == "" {
+		if sec.kind == "defaults" {
+			return nil // one that names no other starts from nothing
+		}
+		return sec.last
+	}
+	d := h.defaults[sec.from]
+	if d == nil {
+		h.problem(sec.head.pos, "%s: there is no `defaults %s` in this file", sec.head, printable(sec.from))
+	}
+	return d
+}
+
+// routeOf puts a route together from the proxy that listens and the one that
+// has the servers; for a listen section they are the same.
+func (h *haproxy) routeOf(f, b *proxy) {
+	at := f.sec.head.pos
+	r := config.Route{
+		Comment: fmt.Sprintf("%s:%d: %s", at.File, at.Line, f.sec),
+		Name:    config.At(f.sec.name, at),
+	}
+	if f != b {
+		r.Comment += fmt.Sprintf(", line %d: %s", b.sec.head.pos.Line, b.sec)
+	}
+	for _, bind := range f.binds {
+		r.Listen = append(r.Listen, bind.listen)
+	}
+	backups := 0
+	for _, s := range b.servers {
+		r.To = append(r.To, s.config())
+		if s.backup.Set() {
+			backups++
+		}
+	}
+	if backups > 1 && !b.allBackups.Set() {
+		h.notes.Addf(b.sec.head.pos, "%s has %d backup servers, of which HAProxy uses one at a time; midspan balances over all that are up", b.sec, backups)
+	}
+	r.Settings = h.routeSettings(f, b)
+	if h.route(r) {
+		h.aboutHTTP(f, b, h.file.Routes[len(h.file.Routes)-1])
+		h.aboutLog(f)
+	}
+}
+
+// httpPorts are the ports on which a route most likely carries HTTP.
+var httpPorts = []uint16{80, 443, 8080}
+
+// aboutHTTP says what a route loses, or never had, by not being HTTP.
+func (h *haproxy) aboutHTTP(f, b *proxy, r config.Route) {
+	const lost = "HTTP is forwarded as a TCP stream"
+	mode := f.mode
+	if mode.V != "http" {
+		mode = b.mode
+	}
+	if mode.V == "http" {
+		h.notes.Addf(f.sec.head.pos, "route %s has `mode http`: %s. What is lost: balancing by request (connections are balanced), X-Forwarded-For, header, path and cookie rules, HTTP log fields and statistics", r.Name.V, lost)
+		return
+	}
+	why := ""
+	for _, l := range r.Listen {
+		if slices.Contains(httpPorts, l.V.From) && l.V.From == l.V.To {
+			why = fmt.Sprintf("listens on port %d", l.V.From)
+		}
+	}
+	switch {
+	case strings.Contains(strings.ToLower(f.sec.name), "http"):
+		why = "has http in its name"
+	case f.log.V == "httplog":
+		why = "has `option httplog`"
+	}
+	if why != "" {
+		h.notes.Addf(f.sec.head.pos, "route %s %s, and runs as a TCP route, as it does in HAProxy without `mode http`: %s, without balancing by request, X-Forwarded-For or header rules", r.Name.V, why, lost)
+	}
+}
+
+// aboutLog takes over the log's format, which midspan has once for all routes.
+func (h *haproxy) aboutLog(f *proxy) {
+	if f.log.Set() && !h.file.Log.Format.Set() {
+		h.file.Log.Format = config.At("tcplog", f.log.Pos)
+	}
+}

@@ -1,0 +1,231 @@
+package foreign
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"midspan/internal/config"
+)
+
+// The functions here carry over one statement each; see rule.do.
+
+// connsMax is the range of a number of connections in the file.
+const connsMax = 10_000_000
+
+func (h *haproxy) globalMaxconn(_ *proxy, s *stmt) {
+	h.file.MaxConnections = h.conns(s, s.word(1))
+}
+
+// conns is a number of connections. 0 is HAProxy's word for its default.
+func (h *haproxy) conns(s *stmt, w word) config.Field[int] {
+	n, ok := h.number(s, w, 0)
+	if !ok || n == 0 {
+		return config.Field[int]{}
+	}
+	return config.At(h.withinInt(w.pos, n, 1, connsMax), w.pos)
+}
+
+// number is a word that HAProxy wants to be a number, at least lo.
+func (h *haproxy) number(s *stmt, w word, lo int) (int, bool) {
+	n, err := strconv.Atoi(w.text)
+	if err != nil || n < lo {
+		h.problem(w.pos, "%s: %s is not a number from %d", s, quote(w.text), lo)
+		return 0, false
+	}
+	return n, true
+}
+
+// time is a word that HAProxy wants to be a time; bare is its unit without a
+// suffix.
+func (h *haproxy) time(s *stmt, w word, bare time.Duration) (time.Duration, bool) {
+	d, ok := haproxyTime(w.text, bare)
+	if !ok {
+		h.problem(w.pos, "%s: %s is not a time; HAProxy's are 500ms, 30s, 5m, 1h, 1d", s, quote(w.text))
+	}
+	return d, ok
+}
+
+func (h *haproxy) hardStopAfter(_ *proxy, s *stmt) {
+	if d, ok := h.time(s, s.word(1), time.Millisecond); ok {
+		h.file.Drain.Timeout = config.At(h.within(s.word(1).pos, d, 0, 7*24*time.Hour), s.word(1).pos)
+	}
+}
+
+func (h *haproxy) grace(_ *proxy, s *stmt) {
+	if d, ok := h.time(s, s.word(1), time.Millisecond); ok {
+		h.file.Drain.Detection = config.At(h.within(s.word(1).pos, d, 0, time.Hour), s.word(1).pos)
+	}
+}
+
+func (h *haproxy) setMode(p *proxy, s *stmt) {
+	switch s.arg(1) {
+	case "tcp", "http":
+		p.mode = config.At(s.arg(1), s.pos)
+	default:
+		h.lost(s, "midspan's routes are TCP")
+	}
+}
+
+// balances are HAProxy's algorithms that midspan has, by its own names.
+var balances = map[string]string{
+	"roundrobin": "roundrobin", "static-rr": "roundrobin", "leastconn": "leastconn", "source": "source", "first": "first",
+}
+
+func (h *haproxy) setBalance(p *proxy, s *stmt) {
+	name, _, _ := strings.Cut(s.arg(1), "(")
+	is, known := balances[name]
+	switch {
+	case known:
+	case name == "random":
+		is = "leastconn"
+		h.note(s, "%s is carried over as `balance: leastconn`: random picks the less loaded of the servers that it draws", s)
+	default:
+		is = "roundrobin"
+		h.note(s, "%s is carried over as `balance: roundrobin`: midspan has roundrobin, leastconn, source and first", s)
+	}
+	p.balance = config.At(is, s.word(1).pos)
+}
+
+func (h *haproxy) setMaxconn(p *proxy, s *stmt) { p.maxconn = h.conns(s, s.word(1)) }
+
+func (h *haproxy) setBackend(p *proxy, s *stmt) { p.backend = config.At(s.arg(1), s.pos) }
+
+// useBackend has nothing to do for a rule without a condition: front sees it.
+func (h *haproxy) useBackend(p *proxy, s *stmt) {
+	if len(s.words) > 2 {
+		h.lost(s, "conditions are not evaluated, so these connections go to the default backend; give them a route and a port of their own")
+	} else if unconditional(p.sec) != s {
+		h.needless(s, "an earlier `use_backend` without a condition takes every connection")
+	}
+}
+
+func (h *haproxy) setLog(p *proxy, s *stmt) {
+	p.log = config.At(s.arg(1), s.pos)
+	if s.arg(1) != "tcplog" {
+		h.note(s, "%s is carried over as `log: tcplog`: a TCP route has no HTTP fields to log", s)
+	}
+}
+
+// keepaliveIsOn carries over what is midspan's default anyway.
+func keepaliveIsOn(*haproxy, *proxy, *stmt) {}
+
+// keepaliveTime is for times that are in seconds without a suffix.
+func keepaliveTime(at func(*config.Keepalive) *config.Field[time.Duration]) func(*haproxy, *proxy, *stmt) {
+	return func(h *haproxy, p *proxy, s *stmt) {
+		w := s.word(1)
+		if d, ok := h.time(s, w, time.Second); ok {
+			// An hour is what the short form `keepalive: TIME` can write.
+			d = h.within(w.pos, max(d, time.Second), time.Second, time.Hour)
+			*at(h.leg(p, s)) = config.At(d, w.pos)
+		}
+	}
+}
+
+func (h *haproxy) keepaliveCount(p *proxy, s *stmt) {
+	w := s.word(1)
+	if n, ok := h.number(s, w, 1); ok {
+		h.leg(p, s).Count = config.At(h.withinInt(w.pos, n, 1, 127), w.pos)
+	}
+}
+
+// leg is where the keepalive of the client's or the server's side is kept.
+func (h *haproxy) leg(p *proxy, s *stmt) *config.Keepalive {
+	if strings.HasPrefix(s.arg(0), "cli") {
+		return &p.clientKeepalive
+	}
+	return &p.serverKeepalive
+}
+
+func timeout(at func(*timeouts) *config.Field[time.Duration]) func(*haproxy, *proxy, *stmt) {
+	return func(h *haproxy, p *proxy, s *stmt) {
+		if d, ok := h.time(s, s.word(2), time.Millisecond); ok {
+			*at(&p.timeouts) = config.At(d, s.pos)
+		}
+	}
+}
+
+func (h *haproxy) timeoutConnect(p *proxy, s *stmt) {
+	timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.connect })(h, p, s)
+	h.note(s, "%s is for each attempt in HAProxy; midspan's connect_timeout is for all attempts of a connection together", s)
+}
+
+// noOption reads `no option X`.
+func (h *haproxy) noOption(_ *proxy, s *stmt) {
+	switch s.arg(2) {
+	case "tcpka", "clitcpka", "srvtcpka":
+		h.lost(s, "keepalive stays on, since Private Link cuts a flow that is idle for 240 s; `keepalive: off` switches it off")
+	default:
+		h.needless(s, "the option has no effect here either")
+	}
+}
+
+// httpchk reads `option httpchk [METHOD] [URI] [VERSION]`.
+func (h *haproxy) httpchk(p *proxy, s *stmt) {
+	p.check = httpCheck{method: config.At("OPTIONS", s.pos), path: config.At("/", s.pos)}
+	switch len(s.words) {
+	case 2:
+	case 3:
+		h.checkPath(p, s, s.word(2))
+	default:
+		p.check.method = config.At(s.arg(2), s.word(2).pos)
+		h.checkPath(p, s, s.word(3))
+	}
+	// The version was also the way to send headers: HTTP/1.1\r\nHost:\ name
+	_, headers, _ := strings.Cut(s.arg(4), "\r\n")
+	for line := range strings.SplitSeq(headers, "\r\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			h.checkHeader(p, s, s.word(4).pos, name, strings.TrimSpace(value))
+		}
+	}
+}
+
+func (h *haproxy) checkPath(p *proxy, s *stmt, uri word) {
+	p.check.path = config.At(uri.text, uri.pos)
+	if !strings.HasPrefix(uri.text, "/") || printable(uri.text) != uri.text || strings.Contains(uri.text, " ") {
+		p.check.path.V = "/"
+		h.note(s, "%s: %s is not a path that midspan's check can ask for; it asks for /", s, quote(uri.text))
+	}
+}
+
+func (h *haproxy) checkHeader(p *proxy, s *stmt, pos config.Pos, name, value string) {
+	plain := value != "" && printable(value) == value && !strings.ContainsAny(value, "%\t ")
+	if strings.EqualFold(name, "Host") && plain {
+		p.check.host = config.At(value, pos)
+		return
+	}
+	h.note(s, "%s: the header %s is not carried over: midspan's check sends Host only", s, quote(name))
+}
+
+// httpCheckSend reads `http-check send [meth M] [uri U] [ver V] [hdr N V] [body B]`.
+func (h *haproxy) httpCheckSend(p *proxy, s *stmt) {
+	if !p.check.path.Set() {
+		h.needless(s, "without `option httpchk` it has no effect")
+		return
+	}
+	for i := 2; i < len(s.words); i++ {
+		switch w := s.word(i); w.text {
+		case "meth":
+			i++
+			p.check.method = config.At(s.arg(i), s.word(i).pos)
+		case "uri":
+			i++
+			h.checkPath(p, s, s.word(i))
+		case "ver":
+			i++
+		case "hdr":
+			h.checkHeader(p, s, w.pos, s.arg(i+1), s.arg(i+2))
+			i += 2
+		default:
+			h.note(s, "%s: %s is not carried over: midspan's check is one plain GET", s, quote(strings.TrimSpace(w.text+" "+s.arg(i+1))))
+			i++
+		}
+	}
+}
+
+func (h *haproxy) httpCheckExpect(_ *proxy, s *stmt) {
+	if s.arg(2) == "status" && s.arg(3) == "200-399" {
+		return // what midspan's check expects
+	}
+	h.lost(s, "midspan's check takes every status from 200 to 399 for up")
+}

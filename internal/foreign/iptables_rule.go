@@ -1,0 +1,323 @@
+package foreign
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"midspan/internal/config"
+)
+
+// natRule is a rule of table nat.
+type natRule struct {
+	*stmt
+	jump      string
+	proto     string
+	iface     string
+	addr      netip.Addr
+	ports     []portRange
+	to        []config.Server
+	statistic bool
+	ranges    []string // values of --to-destination
+
+	why    string   // not "": why it cannot be a route
+	widens []string // conditions that are not carried over, so that more is let in
+}
+
+type portRange struct{ from, to uint16 }
+
+// condition reads one option of a rule with its values; not tells that a "!"
+// stands before it.
+type condition struct {
+	args int
+	do   func(r *natRule, not bool, option string, values []word)
+}
+
+// ruleOptions are the conditions by option. One that is not here is taken to restrict the rule,
+// and its values to go on to the next option.
+func ruleOptions() map[string]condition {
+	widen := func(r *natRule, not bool, option string, values []word) {
+		r.widens = append(r.widens, spelled(not, option, values))
+	}
+	quiet := func(*natRule, bool, string, []word) {}
+	source := condition{1, func(r *natRule, not bool, option string, values []word) {
+		if v := values[0].text; not || (v != "0.0.0.0/0" && v != "::/0") {
+			widen(r, not, option, values)
+		}
+	}}
+	jump := condition{1, func(r *natRule, _ bool, _ string, values []word) { r.jump = values[0].text }}
+	proto := condition{1, (*natRule).protocol}
+	in, dst := condition{1, (*natRule).in}, condition{1, (*natRule).destination}
+	port, to := condition{1, (*natRule).dports}, condition{1, (*natRule).toDestination}
+	return map[string]condition{
+		"-i": in, "--in-interface": in, "-d": dst, "--destination": dst, "-s": source, "--source": source,
+		"-p": proto, "--protocol": proto, "-j": jump, "--jump": jump, "-g": jump, "--goto": jump,
+		"--dport": port, "--destination-port": port, "--dports": port, "--destination-ports": port,
+		"--to-destination": to, "--to": to,
+		"-m": {1, func(r *natRule, _ bool, _ string, values []word) {
+			r.statistic = r.statistic || values[0].text == "statistic"
+		}},
+		"--mode": {1, quiet}, "--probability": {1, quiet}, "--every": {1, quiet}, "--packet": {1, quiet},
+		"--comment": {1, quiet},
+		"--random":  {0, quiet}, "--random-fully": {0, quiet}, "--persistent": {0, quiet},
+		"--ctstate": {1, quiet}, "--state": {1, quiet}, "--syn": {0, quiet}, "--tcp-flags": {2, quiet},
+		"--dst-type": {1, func(r *natRule, not bool, option string, values []word) {
+			if not || values[0].text != "LOCAL" {
+				widen(r, not, option, values)
+			}
+		}},
+		"-o": {1, quiet}, "--out-interface": {1, quiet}, "--to-source": {1, quiet}, "--to-ports": {1, quiet},
+	}
+}
+
+// read takes a rule apart.
+func (p *ipTables) read(s *stmt) *natRule {
+	r := &natRule{stmt: s}
+	options := ruleOptions()
+	words := s.words[2:]
+	for i := 0; i < len(words); i++ {
+		not := words[i].text == "!"
+		if not {
+			i++
+		}
+		if i >= len(words) {
+			break
+		}
+		option := words[i].text
+		c, known := options[option]
+		if !known {
+			c.args = untilOption(words[i+1:])
+			c.do = func(r *natRule, not bool, option string, values []word) {
+				r.widens = append(r.widens, spelled(not, option, values))
+			}
+		}
+		if i+c.args >= len(words) {
+			r.why = fmt.Sprintf("%s has no value", quote(option))
+			break
+		}
+		c.do(r, not, option, words[i+1:i+1+c.args])
+		i += c.args
+	}
+	r.complete()
+	return r
+}
+
+// untilOption is how many words there are before the next option.
+func untilOption(words []word) int {
+	for i, w := range words {
+		if w.text == "!" || strings.HasPrefix(w.text, "-") {
+			return i
+		}
+	}
+	return len(words)
+}
+
+func spelled(not bool, option string, values []word) string {
+	text := option
+	if len(values) > 0 {
+		text += " " + phrase(values)
+	}
+	if not {
+		return "! " + text
+	}
+	return text
+}
+
+func (r *natRule) protocol(not bool, _ string, values []word) {
+	r.proto = values[0].text
+	if not {
+		r.why = "midspan forwards TCP"
+	}
+}
+
+func (r *natRule) in(not bool, option string, values []word) {
+	name := values[0].text
+	if not || strings.HasSuffix(name, "+") {
+		r.widens = append(r.widens, spelled(not, option, values))
+		return
+	}
+	r.iface = name
+}
+
+// destination is the address that the packets were for: the one to listen on.
+func (r *natRule) destination(not bool, option string, values []word) {
+	text := values[0].text
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		if a, err := netip.ParseAddr(text); err == nil {
+			prefix = netip.PrefixFrom(a, a.BitLen())
+		}
+	}
+	switch {
+	case !not && prefix.IsValid() && prefix.IsSingleIP():
+		r.addr = prefix.Addr()
+	case !not && prefix.IsValid() && prefix.Bits() == 0:
+	default:
+		r.widens = append(r.widens, spelled(not, option, values))
+	}
+}
+
+// dports reads 9092, 9092:9094 and lists of them; an open range ends at the
+// last port.
+func (r *natRule) dports(not bool, option string, values []word) {
+	if not {
+		r.why = "it forwards all ports but some"
+		return
+	}
+	for part := range strings.SplitSeq(values[0].text, ",") {
+		lo, hi, isRange := strings.Cut(part, ":")
+		if !isRange {
+			hi = lo
+		} else {
+			if lo == "" || lo == "0" {
+				lo = "1"
+			}
+			if hi == "" {
+				hi = "65535"
+			}
+		}
+		from, err1 := strconv.ParseUint(lo, 10, 16)
+		to, err2 := strconv.ParseUint(hi, 10, 16)
+		if err1 != nil || err2 != nil || from == 0 || to < from {
+			r.why = fmt.Sprintf("%s has no port from 1 to 65535", quote(spelled(false, option, values)))
+			return
+		}
+		r.ports = append(r.ports, portRange{uint16(from), uint16(to)})
+	}
+}
+
+func (r *natRule) toDestination(_ bool, _ string, values []word) {
+	r.ranges = append(r.ranges, values[0].text)
+}
+
+// complete works out the servers, once all options are known.
+func (r *natRule) complete() {
+	switch {
+	case r.jump != "DNAT" || r.why != "":
+	case r.proto == "" || r.proto == "all":
+		r.why = "it forwards every protocol and port, and midspan forwards TCP; write the ports that are used"
+	case r.proto != "tcp" && r.proto != "6":
+		r.why = "midspan forwards TCP"
+	case len(r.ports) == 0:
+		r.why = "it forwards every port; write the ports that are used"
+	case len(r.ranges) == 0:
+		r.why = "it has no --to-destination"
+	default:
+		for _, text := range r.ranges {
+			servers, why := r.servers(text)
+			if why != "" {
+				r.why = fmt.Sprintf("%s: %s", quote(text), why)
+				return
+			}
+			r.to = append(r.to, servers...)
+		}
+	}
+}
+
+// maxRange is how many addresses of a range become servers.
+const maxRange = 64
+
+// servers are those of ADDRESS[-ADDRESS][:PORT[-PORT[/BASE]]].
+func (r *natRule) servers(text string) (servers []config.Server, why string) {
+	addrs, ports, found := splitPort(text)
+	if a, err := netip.ParseAddr(text); err == nil && a.Is6() {
+		addrs, ports, found = text, "", false // no brackets, no port
+	}
+	if addrs == "" {
+		return nil, "it changes the port only; let the clients ask for that port, or write a route to 127.0.0.1"
+	}
+	port, why := r.serverPort(ports, found)
+	if why != "" {
+		return nil, why
+	}
+	lo, hi, isRange := strings.Cut(addrs, "-")
+	first, err := netip.ParseAddr(strings.Trim(lo, "[]"))
+	last := first
+	if isRange && err == nil {
+		last, err = netip.ParseAddr(strings.Trim(hi, "[]"))
+	}
+	if err != nil || last.Less(first) || first.Is4() != last.Is4() {
+		return nil, "it is not an address or a range of them"
+	}
+	for a := first; ; a = a.Next() {
+		if len(servers) == maxRange {
+			return nil, fmt.Sprintf("it has more than %d addresses; write the servers by hand", maxRange)
+		}
+		t, err := target(a.String(), port)
+		if err != nil {
+			return nil, printable(err.Error())
+		}
+		servers = append(servers, config.Server{Target: config.At(t, r.pos)})
+		if a == last {
+			return servers, ""
+		}
+	}
+}
+
+// serverPort is the port of a Target: none or +N where it follows the
+// listener's.
+func (r *natRule) serverPort(ports string, found bool) (port, why string) {
+	ports, base, shifted := strings.Cut(ports, "/")
+	lo, hi, isRange := strings.Cut(ports, "-")
+	switch from, err := strconv.ParseUint(lo, 10, 16); {
+	case !found:
+		return "", ""
+	case err != nil || from == 0:
+		return "", "it has no port from 1 to 65535"
+	case !isRange:
+		return lo, ""
+	case shifted:
+		n, err := strconv.ParseUint(base, 10, 16)
+		if err != nil {
+			return "", "it has no base port"
+		}
+		if shift := int(from) - int(n); shift != 0 {
+			return fmt.Sprintf("%+d", shift), ""
+		}
+		return "", ""
+	case len(r.ports) == 1 && ports == fmt.Sprintf("%d-%d", r.ports[0].from, r.ports[0].to):
+		return "", ""
+	default:
+		return "", fmt.Sprintf("the ports of the server (%s-%s) are not those that are listened on", lo, hi)
+	}
+}
+
+// listens are the listen addresses of the rule.
+func (r *natRule) listens() []config.Field[config.Listen] {
+	out := make([]config.Field[config.Listen], len(r.ports))
+	for i, ports := range r.ports {
+		l := config.Listen{Addr: r.addr, Interface: r.iface, From: ports.from, To: ports.to}
+		// An IPv6 address and an interface cannot be written together.
+		if again, err := config.ParseListen(l.String()); err != nil || again != l {
+			l.Interface = ""
+		}
+		out[i] = config.At(l, r.pos)
+	}
+	return out
+}
+
+// conditions notes what of the rule is not in the route.
+func (p *ipTables) conditions(r *natRule) {
+	var rest []string
+	for _, c := range r.widens {
+		switch option, _, _ := strings.Cut(strings.TrimPrefix(c, "! "), " "); option {
+		case "-d", "--destination", "--dst-type":
+			p.note(r.stmt, "%s is NOT carried over: midspan listens on all addresses of this machine here; this widens access", quote(c))
+		case "-i", "--in-interface":
+			p.note(r.stmt, "%s is NOT carried over: midspan listens on all interfaces here; this widens access", quote(c))
+		default:
+			rest = append(rest, c)
+		}
+	}
+	if len(rest) > 0 {
+		p.note(r.stmt, "%s is NOT carried over: this widens access; restrict it in the network security group, or in chain INPUT", quote(strings.Join(rest, " ")))
+	}
+	switch l := r.listens()[0].V; {
+	case r.iface == "" || l.Interface != "":
+	case l.Addr.Is6():
+		p.note(r.stmt, "%s is not carried over: midspan listens on an IPv6 address or on an interface, not on both together", quote("-i "+r.iface))
+	default:
+		p.note(r.stmt, "%s is NOT carried over: it is not the name of one interface; midspan listens on all of them here", quote("-i "+r.iface))
+	}
+}

@@ -1,0 +1,195 @@
+package foreign
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"midspan/internal/config"
+)
+
+// streamBlock makes routes of the servers of a stream block.
+func (x *nginx) streamBlock(ns []*node) {
+	var around nginxSettings
+	x.upstreams(ns, x.stream, "")
+	for _, n := range ns {
+		switch {
+		case n.name() == "upstream" && n.isBlock, n.name() == "server" && n.isBlock:
+		case x.setting(&around, n):
+		default:
+			x.noteBy(streamNotes, n)
+		}
+	}
+	for _, n := range ns {
+		if n.name() == "server" && n.isBlock {
+			x.streamServer(n, around)
+		}
+	}
+	x.unusedUpstreams(x.stream)
+}
+
+// streamServer makes a route of a server of a stream block.
+func (x *nginx) streamServer(n *node, c nginxSettings) {
+	i := slices.IndexFunc(n.block, func(m *node) bool { return m.name() == "proxy_pass" })
+	if i < 0 {
+		x.noteBlock(n.stmt, n.inner(), "is not carried over: it has no `proxy_pass`")
+		return
+	}
+	pass := n.block[i]
+	var listens []config.Field[config.Listen]
+	for _, m := range n.block {
+		switch {
+		case m == pass:
+		case m.name() == "listen":
+			listens = append(listens, x.listen(m, &c, "")...)
+		case x.setting(&c, m):
+		default:
+			x.noteBy(streamNotes, m)
+		}
+	}
+	x.carry(n.stmt)
+	r, ok := x.routeTo(n, pass, pass.arg(1), x.stream, "")
+	if !ok {
+		return
+	}
+	r.Listen = listens
+	settings := x.settings(c)
+	settings.Balance, settings.Check = r.Balance, r.Check
+	r.Settings = settings
+	if x.room(len(r.Listen), len(r.To)) && x.route(r) {
+		x.aboutDefaults(c, n.pos)
+	}
+}
+
+// routeTo is a route to the upstream or server that a proxy_pass names.
+func (x *nginx) routeTo(n, pass *node, to string, ups map[string]*upstream, port string) (config.Route, bool) {
+	r := config.Route{Comment: fmt.Sprintf("%s:%d: server", n.pos.File, n.pos.Line)}
+	if u := ups[to]; u != nil {
+		x.carry(pass.stmt)
+		x.read(u)
+		r.Comment += fmt.Sprintf(", %s: upstream %s", placeFrom(n.pos, u.node.pos), u.name)
+		r.Name = config.At(u.name, n.pos)
+		r.To, r.Check = u.servers, u.check
+		r.Balance = u.balance
+		return r, true
+	}
+	t, why := nginxTarget(to, port)
+	if why != "" {
+		x.lost(pass.stmt, why)
+		return r, false
+	}
+	x.carry(pass.stmt)
+	r.Name = config.At(hostName(t), n.pos)
+	r.To = []config.Server{{Target: config.At(t, pass.pos)}}
+	return r, true
+}
+
+// placeFrom is pos, short where it is in the same file as from.
+func placeFrom(from, pos config.Pos) string {
+	if from.File == pos.File {
+		return fmt.Sprintf("line %d", pos.Line)
+	}
+	return fmt.Sprintf("%s:%d", pos.File, pos.Line)
+}
+
+// listen reads `listen ADDRESS [parameters]`. A listener that TCP cannot be
+// carried on is noted and left out.
+func (x *nginx) listen(n *node, c *nginxSettings, port string) []config.Field[config.Listen] {
+	l, err := nginxListen(n.arg(1), port)
+	if err != nil {
+		x.lost(n.stmt, printable(err.Error()))
+		return nil
+	}
+	for _, w := range n.words[2:] { // nginxListen has seen the address
+		name, value, _ := strings.Cut(w.text, "=")
+		switch why, known := listenParams[name]; {
+		case name == "udp" || name == "quic":
+			x.lost(n.stmt, "midspan forwards TCP")
+			return nil
+		case name == "so_keepalive":
+			x.soKeepalive(n, value, c)
+		case known:
+			x.note(n.stmt, "%s %s", quote(w.text), why)
+		default:
+			x.note(n.stmt, "%s is not known to this importer and is not carried over", quote(w.text))
+		}
+	}
+	x.carry(n.stmt)
+	return []config.Field[config.Listen]{config.At(l, n.pos)}
+}
+
+// listenParams are the parameters of `listen` that are only noted.
+var listenParams = map[string]string{
+	"backlog":        "has no counterpart and needs none: midspan asks for the longest listen queue that the kernel allows",
+	"bind":           "has no counterpart and needs none: midspan binds each address",
+	"reuseport":      "has no counterpart and needs none: midspan does so by itself",
+	"default_server": "has no counterpart and needs none: a route has its port for itself",
+	"http2":          "has no counterpart and needs none: bytes are forwarded as they are",
+	"ipv6only":       "is not carried over: whether an IPv6 address also takes IPv4 is the kernel's setting",
+	"rcvbuf":         "is not carried over: midspan leaves socket buffers to the kernel",
+	"sndbuf":         "is not carried over: midspan leaves socket buffers to the kernel",
+	"fastopen":       "is not carried over: midspan does not use TCP Fast Open",
+	"setfib":         "is not carried over: it is not for Linux",
+	"accept_filter":  "is not carried over: it is not for Linux",
+	"deferred":       "is not carried over: midspan connects to the server at once, since the server may speak first",
+	"multipath":      "is not carried over: midspan does not use Multipath TCP",
+	"proxy_protocol": whyPROXYIn,
+	"ssl":            whyTLSBind,
+}
+
+// nginxListen is the address of a `listen`; port is for one without.
+func nginxListen(addr, port string) (config.Listen, error) {
+	host, ports, found := splitPort(addr)
+	switch {
+	case addr == "":
+		return config.Listen{}, errors.New("it has no address")
+	case strings.HasPrefix(addr, "unix:"):
+		return config.Listen{}, errors.New("midspan listens on TCP addresses")
+	case strings.Contains(addr, "$"):
+		return config.Listen{}, errors.New("variables are not evaluated")
+	case !found && strings.Trim(addr, "0123456789-") == "":
+		host, ports = "", addr
+	case !found && port == "":
+		return config.Listen{}, fmt.Errorf("%s has no port", quote(addr))
+	case !found:
+		ports = port
+	}
+	return listenOn(host, "", ports)
+}
+
+// soKeepalive reads so_keepalive=on|off|[idle]:[interval]:[count].
+func (x *nginx) soKeepalive(n *node, value string, c *nginxSettings) {
+	switch value {
+	case "on":
+		return // midspan's default
+	case "off":
+		c.keepalive = config.Keepalive{Off: config.At(true, n.pos)}
+		return
+	}
+	parts := strings.Split(value, ":")
+	for len(parts) < 3 {
+		parts = append(parts, "")
+	}
+	var k config.Keepalive
+	for i, at := range []*config.Field[time.Duration]{&k.Idle, &k.Interval} {
+		if parts[i] == "" {
+			continue
+		}
+		d, ok := nginxTime(parts[i])
+		if !ok {
+			x.note(n.stmt, "%s: so_keepalive=%s is not carried over: %s is not a time", n, printable(value), quote(parts[i]))
+			return
+		}
+		*at = config.At(x.within(n.pos, max(d, time.Second), time.Second, time.Hour), n.pos)
+	}
+	if parts[2] != "" {
+		v, ok := x.serverNumber(n, word{text: "so_keepalive=" + value}, parts[2], 1, 127)
+		if !ok {
+			return
+		}
+		k.Count = config.At(v, n.pos)
+	}
+	c.keepalive = k
+}
