@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,7 @@ func (f forwardFlags) file(args []string) (*config.File, error) {
 	case f.check == "off":
 	case f.check == "tcp":
 		r.Check.TCP = config.At(true, flag("check"))
-	case f.check[:1] == "/":
+	case strings.HasPrefix(f.check, "/"):
 		r.Check.HTTP = config.At(f.check, flag("check"))
 	default:
 		return nil, fmt.Errorf("unknown check %q; write tcp, off, or a path such as /healthz", f.check)

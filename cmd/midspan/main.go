@@ -80,5 +80,21 @@ stream or ip_fwd.sh, and reads their configuration as it is.`,
 	root.AddCommand(file...)
 	root.AddCommand(live...)
 	root.AddCommand(versionCommand(ui), manCommand(ui))
+	for _, c := range root.Commands() {
+		c.Args = withUsage(c.Args)
+	}
 	return root
+}
+
+// withUsage makes a wrong number of arguments an error that shows the usage.
+func withUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	if check == nil {
+		return nil
+	}
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usageError{c, err}
+		}
+		return nil
+	}
 }

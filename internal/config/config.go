@@ -21,9 +21,9 @@ const MaxSize = 4 << 20
 // Pos is a place in a text: 1-based line and column (in bytes). The zero Pos
 // stands for "not written".
 type Pos struct {
-	File string
-	Line int
-	Col  int
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Col  int    `json:"col"`
 }
 
 func (p Pos) String() string {
@@ -35,7 +35,7 @@ func (p Pos) String() string {
 
 // Problem is one thing that is wrong, where, and what to do instead.
 type Problem struct {
-	Pos  Pos    `json:"-"`
+	Pos  Pos    `json:"pos"`
 	Text string `json:"text"` // "what is wrong; what to write instead"
 }
 

@@ -38,8 +38,14 @@ var samples = []any{
 	"no_route", "self", "any_route", "3s", "500ms", "1h30m", "5", "3 s", "-3s", "9000h", "1us",
 	"80", "80-90", "90-80", ":80", "*:80", "%eth0:80", "10.0.0.1%eth0:80", "10.0.0.1:80", "[::1]:80", "::1:80", "eth0:80", "10.0.0.1", "10.0.0.999:80", "0",
 	"host:80", "host", "host:+5", "host:", "host:0", "ho st:80", "http://host", "10.0.0.1:53", "/x", "/a b", "x\ty", "a\x01b",
-	[]any{}, []any{"80"}, []any{"host:80", "other:80"}, []any{nil}, []any{[]any{"80"}}, []any{map[string]any{}},
-	map[string]any{}, map[string]any{"nonsense": 1},
+	[]any{},
+	[]any{"80"},
+	[]any{"host:80", "other:80"},
+	[]any{nil},
+	[]any{[]any{"80"}},
+	[]any{map[string]any{}},
+	map[string]any{},
+	map[string]any{"nonsense": 1},
 }
 
 // beyond are the problems that a JSON Schema cannot express; only they may

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	// Test files run the program by its name, as the test binary under another.
+	if filepath.Base(os.Args[0]) == "midspan" {
+		main()
+	}
+	if script := os.Getenv(insideNamespace); script != "" {
+		runInside(script)
+	}
+	testscript.Main(m, map[string]func(){"midspan": main})
+}
+
+// TestScripts runs testdata/script/*.txtar: what a user could have typed.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("MIDSPAN_CONTROL", filepath.Join(e.WorkDir, "control.sock"))
+			for _, name := range []string{"PORT", "PORT2", "ADMIN", "HEALTH"} {
+				port, err := freePort()
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, port)
+			}
+			addr, stop, err := echo()
+			if err != nil {
+				return err
+			}
+			e.Defer(stop)
+			e.Setenv("ECHO", addr)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"expand": expand,
+			"await":  await,
+			"talk":   talk,
+		},
+	})
+}
+
+// expand FILE... replaces $NAME in files by the script's variables.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
+	}
+}
+
+// await PORT waits until something listens there; ! await until nothing does.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		c, err := net.Dial("tcp", "127.0.0.1:"+args[0])
+		if err == nil {
+			c.Close()
+		}
+		if (err != nil) == neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("port %s: %v after 10s", args[0], err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// talk PORT TEXT says TEXT and fails unless it comes back; ! talk expects that
+// it does not.
+func talk(ts *testscript.TestScript, neg bool, args []string) {
+	err := func() error {
+		c, err := net.Dial("tcp", "127.0.0.1:"+args[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte(args[1])); err != nil {
+			return err
+		}
+		got := make([]byte, len(args[1]))
+		if _, err := c.Read(got); err != nil {
+			return err
+		}
+		if string(got) != args[1] {
+			return fmt.Errorf("%q came back", got)
+		}
+		return nil
+	}()
+	if (err != nil) != neg {
+		ts.Fatalf("talk to %s: %v", args[0], err)
+	}
+}
+
+func freePort() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	return port, err
+}
+
+func echo() (addr string, stop func(), err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf := make([]byte, 4096)
+				for {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					if _, err := c.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String(), func() { ln.Close() }, nil
+}
+
+// TestHelp: every command has a line, an example, and help that can be asked for.
+func TestHelp(t *testing.T) {
+	root := commands(standardUI())
+	for _, c := range root.Commands() {
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: the line %q", c.Name(), c.Short)
+		}
+		if c.Name() != "help" && c.Name() != "completion" && !strings.Contains(c.Example, "midspan "+c.Name()) {
+			t.Errorf("%s: no example of itself in %q", c.Name(), c.Example)
+		}
+		for _, line := range strings.Split(c.Long, "\n") {
+			if len(line) > 85 {
+				t.Errorf("%s: a line of %d characters in its help", c.Name(), len(line))
+			}
+		}
+	}
+}
