@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand,
 			"await":  await,
+			"ready":  ready,
 			"talk":   talk,
 		},
 	})
@@ -74,6 +76,24 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("port %s: %v after 10s", args[0], err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// ready PORT waits until the probe there is answered with 200.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		resp, err := http.Get("http://127.0.0.1:" + args[0] + "/")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("the probe at %s: %v after 10s", args[0], err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
