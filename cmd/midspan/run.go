@@ -44,7 +44,9 @@ log where the file says (stdout by default).`,
 
 // serve runs a daemon on the plan that load gives.
 func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error)) error {
-	log := slog.New(slog.NewTextHandler(u.err, nil))
+	stderr := newPatientWriter(u.err)
+	defer stderr.Close() // it cannot say that it is stuck
+	log := slog.New(slog.NewTextHandler(stderr, nil))
 	records := accesslog.New(log)
 	defer records.Close() // it has told the log what it could not write
 	var front *admin.Server

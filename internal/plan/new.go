@@ -10,14 +10,16 @@ import (
 )
 
 // What a file gets that says nothing. Keepalive is 60 s because Private Link
-// cuts a flow that is idle for 240 s; TCP_USER_TIMEOUT is what keepalive needs
-// to give up (60 s + 4 × 15 s), since the kernel lets it override the count.
+// cuts a flow that is idle for 240 s. TCP_USER_TIMEOUT finds a dead peer sooner
+// than the kernel's 15 minutes of retransmission; but it also ends a connection
+// whose reader takes nothing for so long (tcp(7)), so it is not shorter than a
+// slow consumer's pause.
 const (
 	defaultHealthPort     = 8080
 	defaultAdminPort      = 9600
 	defaultConnectTimeout = 3 * time.Second
 	defaultFinTimeout     = time.Hour
-	defaultUserTimeout    = 2 * time.Minute
+	defaultUserTimeout    = 5 * time.Minute
 	defaultIdle           = 60 * time.Second
 	defaultInterval       = 15 * time.Second
 	defaultProbes         = 4

@@ -149,7 +149,7 @@ func TestDefaults(t *testing.T) {
 	want := Route{
 		Name: "a", Listen: r.Listen, Balance: RoundRobin, Servers: r.Servers,
 		Check:          Check{Kind: CheckOff, Every: Duration(5 * time.Second), Timeout: Duration(5 * time.Second), Rise: 2, Fall: 3},
-		ConnectTimeout: Duration(3 * time.Second), FinTimeout: Duration(time.Hour), UserTimeout: Duration(2 * time.Minute),
+		ConnectTimeout: Duration(3 * time.Second), FinTimeout: Duration(time.Hour), UserTimeout: Duration(5 * time.Minute),
 		Keepalive: Keepalive{Idle: Duration(time.Minute), Interval: Duration(15 * time.Second), Count: 4},
 	}
 	if got, _ := json.Marshal(r); string(got) != string(mustJSON(t, want)) {
@@ -197,8 +197,8 @@ routes:
 // TestUserTimeout: TCP_USER_TIMEOUT overrides keepalive's count, so it must
 // leave room for all the probes.
 func TestUserTimeout(t *testing.T) {
-	p := mustNew(t, "routes:\n  a: {listen: 80, to: h:80, keepalive: {idle: 2m, interval: 30s, count: 5}}\n")
-	if got := p.Routes[0].UserTimeout.D(); got != 2*time.Minute+150*time.Second {
+	p := mustNew(t, "routes:\n  a: {listen: 80, to: h:80, keepalive: {idle: 4m, interval: 30s, count: 5}}\n")
+	if got := p.Routes[0].UserTimeout.D(); got != 4*time.Minute+150*time.Second {
 		t.Errorf("user timeout %s", got)
 	}
 }

@@ -164,20 +164,28 @@ func TestFirstAndBackup(t *testing.T) {
 
 func TestTimers(t *testing.T) {
 	var h timers
-	for _, at := range []int{5, 3, 9, 1, 7, 3, 8, 2} {
-		h.push(timer{at: ms(at)})
+	pairs := map[int]*pair{}
+	for i, at := range []int{50, 30, 90, 10, 70, 31, 80, 20} {
+		pairs[at] = &pair{id: uint64(i)}
+		h.set(pairs[at], ms(at))
 	}
-	if h.due(0) || !h.due(ms(1)) || h.until(ms(0)) != 1 || h.until(ms(4)) != 0 {
-		t.Error("due or until")
+	h.set(pairs[70], ms(15)) // earlier
+	h.set(pairs[10], ms(60)) // later
+	h.set(pairs[30], 0)      // taken out
+	h.set(pairs[30], 0)      // twice
+	h.set(&pair{}, 0)        // never in
+	h.set(pairs[90], ms(90)) // the same
+	if h.first() != ms(15) || h.next(ms(14)) != nil {
+		t.Error("too early")
 	}
 	got := ""
-	for len(h) > 0 {
-		got += fmt.Sprint(int(h.pop().at / ms(1)))
+	for p := h.next(ms(100)); p != nil; p = h.next(ms(100)) {
+		if p.inTimers != 0 {
+			t.Error("still in")
+		}
+		got += fmt.Sprint(int(p.timer/ms(1)), " ")
 	}
-	if got != "12335789" {
+	if got != "15 20 31 50 60 80 90 " || h.first() != 0 {
 		t.Errorf("order %s", got)
-	}
-	if h.until(0) != -1 {
-		t.Error("an empty heap waits")
 	}
 }

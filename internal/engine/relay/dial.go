@@ -60,7 +60,7 @@ func (l *loop) tryNext(p *pair) {
 			if e == 0 {
 				d.inFlight++
 				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())
-				l.schedule(p, min(d.hedge, d.deadline, l.now+watchDialing))
+				l.timers.set(p, min(d.hedge, d.deadline, l.now+watchDialing))
 				return
 			}
 			d.attempts[len(d.attempts)-1].fd = -1
@@ -76,11 +76,11 @@ func (l *loop) noneLeft(p *pair, result pickResult) {
 	d.hedge = 0
 	d.full = result == pickedFull
 	if d.full {
-		l.schedule(p, min(l.now+waitFull, d.deadline))
+		l.timers.set(p, min(l.now+waitFull, d.deadline))
 		return
 	}
 	if d.inFlight > 0 {
-		l.schedule(p, min(d.deadline, l.now+watchDialing))
+		l.timers.set(p, min(d.deadline, l.now+watchDialing))
 		return
 	}
 	switch {
@@ -117,7 +117,7 @@ func (l *loop) dialTimer(p *pair) {
 		if d.hedge != 0 {
 			next = min(next, d.hedge)
 		}
-		l.schedule(p, next)
+		l.timers.set(p, next)
 	}
 }
 

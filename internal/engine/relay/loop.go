@@ -22,14 +22,15 @@ type loop struct {
 	epfd   int
 	wakefd int
 
-	now     time.Duration // since the epoch, taken once for each batch
-	epoch   time.Time
-	events  [256]unix.EpollEvent
-	batch   []unix.EpollEvent // what is left of the batch in hand
-	inHand  *pair             // whose event is being handled
-	ready   []*pair           // used up their turn and have more to move
-	closing []int32           // closed after the batch: see closeLater
-	timers  timers
+	now      time.Duration // since the epoch, taken once for each batch
+	epoch    time.Time
+	events   [256]unix.EpollEvent
+	batch    []unix.EpollEvent // what is left of the batch in hand
+	inHand   *pair             // whose event is being handled
+	ready    []*pair           // used up their turn and have more to move
+	closing  []int32           // closed after the batch: see closeLater
+	timers   timers
+	resumeAt time.Duration // when a paused listener is next to be woken; 0: none
 
 	pairs     []*pair // by slot
 	free      []uint32
@@ -108,8 +109,11 @@ func (l *loop) run() {
 		for len(l.batch) > 0 {
 			l.guarded(l.handleBatch)
 		}
-		for l.timers.due(l.now) {
+		for l.timers.first() != 0 && l.timers.first() <= l.now {
 			l.guarded(l.fireTimers)
+		}
+		if l.resumeAt != 0 && l.resumeAt <= l.now {
+			l.resume()
 		}
 		l.guarded(l.runReady)
 		l.closeNow()
@@ -125,10 +129,7 @@ func (l *loop) run() {
 // wait is epoll_wait: first without blocking, which is all it takes under load
 // and spares the scheduler's hand-off.
 func (l *loop) wait() int {
-	timeout := l.timers.until(time.Since(l.epoch))
-	if len(l.ready) > 0 {
-		timeout = 0
-	}
+	timeout := l.timeout()
 	p := uintptr(unsafe.Pointer(&l.events[0]))
 	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, uintptr(len(l.events)), 0, 0, 0)
 	if n == 0 && timeout != 0 {
@@ -138,6 +139,21 @@ func (l *loop) wait() int {
 		return 0
 	}
 	return int(n)
+}
+
+// timeout is epoll's: milliseconds, rounded up, -1 for none.
+func (l *loop) timeout() int {
+	if len(l.ready) > 0 {
+		return 0
+	}
+	at := l.timers.first()
+	if at == 0 || (l.resumeAt != 0 && l.resumeAt < at) {
+		at = l.resumeAt
+	}
+	if at == 0 {
+		return -1
+	}
+	return int(max(0, at-time.Since(l.epoch)+time.Millisecond-1) / time.Millisecond)
 }
 
 // guarded runs f and survives its panic: a defect in the handling of one
@@ -311,31 +327,30 @@ func (l *loop) pause(s *socket, d time.Duration) {
 		l.control(unix.EPOLL_CTL_MOD, s.fd, 0, s.slot, whichListener, 0)
 	}
 	s.retry = l.now + d
-	l.timers.push(timer{s.retry, nil, 0})
+	if l.resumeAt == 0 || s.retry < l.resumeAt {
+		l.resumeAt = s.retry
+	}
 }
 
 // resume wakes the listeners whose pause is over.
 func (l *loop) resume() {
+	l.resumeAt = 0
 	for _, s := range l.listeners {
-		if s != nil && s.retry != 0 && s.retry <= l.now {
+		switch {
+		case s == nil || s.retry == 0:
+		case s.retry <= l.now:
 			s.retry = 0
 			l.control(unix.EPOLL_CTL_MOD, s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
+		case l.resumeAt == 0 || s.retry < l.resumeAt:
+			l.resumeAt = s.retry
 		}
 	}
 }
 
 func (l *loop) fireTimers() {
-	for l.timers.due(l.now) {
-		t := l.timers.pop()
-		if t.pair == nil {
-			l.resume()
-		} else if p := t.pair; p.gen == t.gen && p.state != stateFree {
-			if p.timer == t.at {
-				p.timer = 0
-			}
-			l.inHand = p
-			l.onTimer(p)
-		}
+	for p := l.timers.next(l.now); p != nil; p = l.timers.next(l.now) {
+		l.inHand = p
+		l.onTimer(p)
 	}
 }
 

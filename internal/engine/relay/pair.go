@@ -46,7 +46,8 @@ type pair struct {
 	opened      time.Duration // loop time of the accept
 	connectTime time.Duration
 	lastMove    time.Duration // loop time
-	timer       time.Duration // loop time of the earliest timer; 0: none
+	timer       time.Duration // loop time of the next look at the pair, while inTimers
+	inTimers    int           // place in loop.timers, from 1; 0: not in it
 	giveUp      time.Duration // stateResetting: when to reset in any case
 	retries     int
 	lastErr     string
@@ -172,7 +173,7 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	}
 	p.lastMove = l.now
 	l.record(p, false)
-	l.schedule(p, p.idleDeadline())
+	l.timers.set(p, p.idleDeadline())
 	l.progress(p)
 	if p.state == stateOpen {
 		p.watching = true
@@ -229,7 +230,7 @@ func (l *loop) passReset(p *pair, dead *side, why reason) {
 	}
 	p.state = stateResetting
 	p.giveUp = l.now + resetLinger
-	l.schedule(p, l.now+time.Millisecond)
+	l.timers.set(p, l.now+time.Millisecond)
 }
 
 // reset resets what is left of p and ends it.
@@ -273,6 +274,7 @@ func (l *loop) release(s *side) {
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
+	l.timers.set(p, 0)
 	p.route.shards[l.id].ended[p.endedBy].Add(1)
 	l.record(p, true)
 	if p.to.endpoint != nil {
@@ -304,14 +306,6 @@ func (l *loop) record(p *pair, end bool) {
 	l.e.hooks.Record(r)
 }
 
-// schedule asks for a look at p at the time at (0: not).
-func (l *loop) schedule(p *pair, at time.Duration) {
-	if at != 0 && (p.timer == 0 || at < p.timer) {
-		p.timer = at
-		l.timers.push(timer{at, p, p.gen})
-	}
-}
-
 // idleDeadline is when p is to be cut if nothing moves; 0: never.
 func (p *pair) idleDeadline() time.Duration {
 	limit := p.set.IdleTimeout.D()
@@ -337,11 +331,11 @@ func (l *loop) onTimer(p *pair) {
 			l.reset(p)
 			return
 		}
-		l.schedule(p, l.now+5*time.Millisecond)
+		l.timers.set(p, l.now+5*time.Millisecond)
 	case stateOpen:
 		at := p.idleDeadline()
 		if at == 0 || l.now < at {
-			l.schedule(p, at)
+			l.timers.set(p, at)
 			return
 		}
 		why := idleTimeout

@@ -176,8 +176,6 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	return l.put(p, from, to, l.scratch[:n])
 }
 
-func (l *loop) borrowPipe() (pipe, bool) { return l.pipe() }
-
 // put writes b, and keeps what to does not take.
 func (l *loop) put(p *pair, from, to *side, b []byte) unix.Errno {
 	n := 0
@@ -211,7 +209,7 @@ func (l *loop) ended(p *pair, from *side) {
 		if from == &p.server {
 			p.endedBy = closedByServer
 		}
-		l.schedule(p, p.idleDeadline())
+		l.timers.set(p, p.idleDeadline())
 	}
 }
 

@@ -1,61 +1,67 @@
 package relay
 
-import "time"
+import (
+	"container/heap"
+	"time"
+)
 
-// timer asks for a look at pair (nil: at the paused listeners) at a time. A
-// timer is never taken back: when it fires, the pair works out what is due. It
-// is void when the pair has moved on to another generation.
-type timer struct {
-	at   time.Duration
-	pair *pair
-	gen  uint32
+// timers are the pairs that want to be looked at, the earliest first. A pair is
+// in it at most once, and is taken out when it ends: with long timeouts and
+// short connections the heap would else hold the dead.
+type timers []*pair
+
+func (h timers) Len() int           { return len(h) }
+func (h timers) Less(i, j int) bool { return h[i].timer < h[j].timer }
+
+func (h timers) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].inTimers, h[j].inTimers = i+1, j+1
 }
 
-// timers is a binary heap, the earliest first.
-type timers []timer
+// Push implements heap.Interface; use set.
+func (h *timers) Push(x any) {
+	p := x.(*pair)
+	*h = append(*h, p)
+	p.inTimers = len(*h)
+}
 
-func (h timers) due(now time.Duration) bool { return len(h) > 0 && h[0].at <= now }
+// Pop implements heap.Interface; use next.
+func (h *timers) Pop() any {
+	s := *h
+	p := s[len(s)-1]
+	s[len(s)-1] = nil
+	*h = s[:len(s)-1]
+	p.inTimers = 0
+	return p
+}
 
-// until is epoll's timeout: milliseconds, rounded up, -1 for none.
-func (h timers) until(now time.Duration) int {
+// set makes at the time of p's timer; 0: it has none.
+func (h *timers) set(p *pair, at time.Duration) {
+	switch {
+	case at == 0 && p.inTimers > 0:
+		heap.Remove(h, p.inTimers-1)
+	case at == 0 || (p.inTimers > 0 && p.timer == at):
+	case p.inTimers > 0:
+		p.timer = at
+		heap.Fix(h, p.inTimers-1)
+	default:
+		p.timer = at
+		heap.Push(h, p)
+	}
+}
+
+// next takes out the first pair whose time has come; nil: there is none.
+func (h *timers) next(now time.Duration) *pair {
+	if len(*h) == 0 || (*h)[0].timer > now {
+		return nil
+	}
+	return heap.Pop(h).(*pair)
+}
+
+// first is when the first timer is due; 0: there is none.
+func (h timers) first() time.Duration {
 	if len(h) == 0 {
-		return -1
+		return 0
 	}
-	return int(max(0, h[0].at-now+time.Millisecond-1) / time.Millisecond)
-}
-
-func (h *timers) push(t timer) {
-	*h = append(*h, t)
-	s := *h
-	for i := len(s) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if s[parent].at <= s[i].at {
-			return
-		}
-		s[parent], s[i] = s[i], s[parent]
-		i = parent
-	}
-}
-
-func (h *timers) pop() timer {
-	s := *h
-	top, last := s[0], len(s)-1
-	s[0] = s[last]
-	s[last] = timer{} // lets go of the pair
-	s = s[:last]
-	*h = s
-	for i := 0; ; {
-		least, left, right := i, 2*i+1, 2*i+2
-		if left < last && s[left].at < s[least].at {
-			least = left
-		}
-		if right < last && s[right].at < s[least].at {
-			least = right
-		}
-		if least == i {
-			return top
-		}
-		s[i], s[least] = s[least], s[i]
-		i = least
-	}
+	return h[0].timer
 }
