@@ -38,7 +38,7 @@ func (u *ui) readFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(data) > config.MaxSize {
-		return nil, fmt.Errorf("%s is larger than %s; is it the right file?", name, bytes(config.MaxSize))
+		return nil, fmt.Errorf("%s is larger than %s; is it the right file?", name, size(config.MaxSize))
 	}
 	return data, nil
 }

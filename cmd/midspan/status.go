@@ -78,7 +78,7 @@ func routeRows(routes []engine.RouteStatus) [][]string {
 		}
 		rows = append(rows, []string{
 			r.Name, listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
-			bytes(r.Counters.BytesUp), bytes(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
+			size(r.Counters.BytesUp), size(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
 		})
 	}
 	return rows
@@ -181,7 +181,7 @@ func connRows(conns []engine.Conn) [][]string {
 		}
 		rows = append(rows, []string{
 			c.ID, c.Route, c.Client.String(), cmp.Or(c.Server, "-"), endpoint, c.State,
-			age(c.Start), short(c.Idle), bytes(c.BytesUp), bytes(c.BytesDown),
+			age(c.Start), short(c.Idle), size(c.BytesUp), size(c.BytesDown),
 		})
 	}
 	return rows

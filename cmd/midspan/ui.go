@@ -103,8 +103,8 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// bytes is n in the unit that leaves one to four digits.
-func bytes(n uint64) string {
+// size is n in the unit that leaves one to four digits.
+func size(n uint64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
