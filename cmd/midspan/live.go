@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,11 +14,7 @@ import (
 
 // live makes a command that talks to a running daemon.
 func live(c *cobra.Command, run func(c *cobra.Command, d *admin.Client, args []string) error) *cobra.Command {
-	path := os.Getenv("MIDSPAN_CONTROL")
-	if path == "" {
-		path = admin.DefaultControl()
-	}
-	control := c.Flags().String("control", path, "the daemon's control socket ($MIDSPAN_CONTROL)")
+	control := c.Flags().String("control", admin.DefaultControl(), "the daemon's control socket ($MIDSPAN_CONTROL)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return run(c, admin.Dial(*control), args)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -235,14 +236,18 @@ func TestBlockedPipeNeverBlocksRecord(t *testing.T) {
 	w, d := newWriter(t)
 	path, reader := stuckPipe(t)
 	use(t, w, jsonTo(path))
-	for round := range 8 { // more than pipe and buffer hold
+	r := ended()
+	var took []time.Duration
+	for range 8 { // more than pipe and buffer hold
 		start := time.Now()
 		for range 10_000 {
-			w.Record(ended())
+			w.Record(r)
 		}
-		if took := time.Since(start); took > 50*time.Millisecond && !raceDetector {
-			t.Errorf("round %d: 10,000 records took %s", round, took)
-		}
+		took = append(took, time.Since(start))
+	}
+	// Most of them, as the machine may have other things to do for a while.
+	if slices.Sort(took); took[len(took)/2] > 50*time.Millisecond || took[len(took)-1] > time.Second {
+		t.Errorf("10,000 records took %s", took)
 	}
 	if w.Dropped() == 0 {
 		t.Error("nothing was dropped")

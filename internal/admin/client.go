@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"midspan/internal/engine"
@@ -34,11 +36,19 @@ func Dial(path string) *Client {
 	if path == "" {
 		path = DefaultControl()
 	}
-	var d net.Dialer
 	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, path) },
 	}}}
+}
+
+func dialControl(ctx context.Context, path string) (net.Conn, error) {
+	if dir := filepath.Dir(path); dir == temporaryDir() {
+		if err := ownedBy(dir, os.Geteuid()); err != nil {
+			return nil, err // whoever answers there is not ours
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, "unix", path)
 }
 
 // Status is the daemon's.

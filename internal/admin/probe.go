@@ -41,6 +41,7 @@ func (p *probes) counts() map[string]uint64 {
 // be with whoever else can reach the port.
 func (s *Server) probeServer() *http.Server {
 	srv := s.server(http.HandlerFunc(s.probe))
+	srv.DisableGeneralOptionsHandler = true
 	srv.ReadTimeout = s.limits.header // a body is read too, to be thrown away
 	srv.WriteTimeout = s.limits.header
 	srv.ConnState = (&crowd{max: s.limits.conns}).watch

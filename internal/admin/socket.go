@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,10 +21,17 @@ const (
 	maxSocketPath = 107 // sun_path, unix(7)
 )
 
-// DefaultControl is the path of the control socket where the file names none:
-// in /run/midspan for root, else in the user's runtime directory, else in a
-// directory of the user's own under the one for temporary files.
+// DefaultControl is the path of the control socket where nothing names one:
+// $MIDSPAN_CONTROL; else in the service's runtime directory (systemd's
+// RuntimeDirectory=), in /run/midspan for root, in the user's runtime directory,
+// or in a directory of the user's own under the one for temporary files.
 func DefaultControl() string {
+	if path := os.Getenv("MIDSPAN_CONTROL"); path != "" {
+		return path
+	}
+	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+		return filepath.Join(dir, controlFile)
+	}
 	if os.Geteuid() == 0 {
 		return "/run/midspan/" + controlFile
 	}

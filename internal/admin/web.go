@@ -50,21 +50,27 @@ func newWeb(s *Server) http.Handler {
 }
 
 // guard keeps web pages of others from reading ours through a browser on this
-// machine: no name but localhost is ours (DNS rebinding), and nobody may frame
-// or keep what is answered.
+// machine: on loopback no name but localhost is ours (DNS rebinding), and nobody
+// may frame or keep what is answered. On another address the network is what
+// protects it, and a name is how Prometheus may know it.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")
-		if !ownHost(r.Host) {
-			http.Error(w, fmt.Sprintf("this is answered under an IP address or localhost only, not under the name %q: "+
+		if onLoopback(r) && !ownHost(r.Host) {
+			http.Error(w, fmt.Sprintf("on loopback this is answered under an IP address or localhost only, not under the name %q: "+
 				"a name that somebody else points here could let a web page read it", r.Host), http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func onLoopback(r *http.Request) bool {
+	a, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return !ok || a.IP.IsLoopback()
 }
 
 // ownHost tells whether a Host header is an IP address or localhost, or empty,

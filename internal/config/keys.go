@@ -27,7 +27,7 @@ var fileKeys = []key[File]{
 		shorthand(offOr(kListen), func(h *Health) *Field[OffOr[Listen]] { return &h.Listen }, healthKeys),
 		func(f *File) *Health { return &f.Health }),
 	field("admin", "Status and metrics over HTTP. Default: 127.0.0.1:9600.", offOr(kListen), func(f *File) *Field[OffOr[Listen]] { return &f.Admin }),
-	field("control", "The Unix socket for status, conns, kill, reload and drain. Default: midspan.sock in /run/midspan, or in the user's own runtime directory.", offOr(text("a path")), func(f *File) *Field[OffOr[string]] { return &f.Control }),
+	field("control", "The Unix socket for status, conns, kill, reload and drain. Default: $MIDSPAN_CONTROL, or control.sock in /run/midspan (root) or in the user's own runtime directory.", offOr(text("a path")), func(f *File) *Field[OffOr[string]] { return &f.Control }),
 	embed("log", "The access log. Default: json, to stdout.",
 		shorthand(enum("log format", LogFormats), func(l *Log) *Field[string] { return &l.Format }, logKeys),
 		func(f *File) *Log { return &f.Log }),

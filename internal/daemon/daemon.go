@@ -47,6 +47,9 @@ type Daemon struct {
 	o        Options
 	log      *slog.Logger
 	engine   engine.Engine
+	inUse    sync.RWMutex // held for reading by whoever asks the engine from outside Run
+	running  bool         // guarded by inUse: the engine may be asked
+	ended    chan struct{}
 	names    *names
 	health   *health.Monitor
 	wake     chan struct{} // something changed: apply
@@ -119,6 +122,7 @@ func New(o Options) *Daemon {
 		wake:     make(chan struct{}, 1),
 		reloads:  make(chan chan error),
 		draining: make(chan struct{}),
+		ended:    make(chan struct{}),
 		status:   Status{State: Starting, Since: time.Now()},
 	}
 	d.targets.Store(&map[netip.AddrPort]netip.AddrPort{})
@@ -139,6 +143,7 @@ func (d *Daemon) changed() {
 // Run forwards until ctx ends (at once: live connections are reset) or a drain
 // is done. The error says why it could not start.
 func (d *Daemon) Run(ctx context.Context) (err error) {
+	defer close(d.ended)
 	defer d.health.Close()
 	defer d.names.close()
 	base, warnings, err := d.o.Load()
@@ -149,7 +154,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.engine.Close()) }()
+	defer func() {
+		d.open(false)
+		err = errors.Join(err, d.engine.Close())
+	}()
 	if err := d.o.Prepare(base); err != nil {
 		return err
 	}
@@ -161,10 +169,28 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	d.open(true)
 	d.setState(Running)
 	d.o.Notify("READY=1")
 	d.log.Info("forwarding", "routes", len(base.Routes), "max_connections", d.engine.Status().MaxConnections)
 	return d.loop(ctx, pending)
+}
+
+// open says whether the engine may be asked from outside Run. When it returns,
+// nobody is in the middle of asking.
+func (d *Daemon) open(yes bool) {
+	d.inUse.Lock()
+	defer d.inUse.Unlock()
+	d.running = yes
+}
+
+// ask calls f with the engine, unless there is none (any more).
+func (d *Daemon) ask(f func(engine.Engine)) {
+	d.inUse.RLock()
+	defer d.inUse.RUnlock()
+	if d.running {
+		f(d.engine)
+	}
 }
 
 // loop applies what changes until the end.
@@ -220,12 +246,12 @@ func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err 
 	answers := d.names.answers()
 	addrs := func(host string) []netip.Addr { return answers[host].Addrs }
 	known := base.With(addrs, func(*plan.Route, *plan.Server, netip.Addr) bool { return true })
-	d.watchHealth(known)
-	next := known.With(addrs, d.up(known))
+	next := known.With(addrs, d.up(known)) // an endpoint that is new is up
 	change, err := d.engine.Apply(ctx, next)
 	if err != nil {
 		return false, err
 	}
+	d.watchHealth(next)
 	d.logChange(change)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -317,6 +343,8 @@ func (d *Daemon) Reload(ctx context.Context) error {
 		return <-reply
 	case <-d.draining:
 		return errors.New("draining: a reload would come too late")
+	case <-d.ended:
+		return errors.New("the daemon has ended")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -377,9 +405,7 @@ func (d *Daemon) Status() Status {
 	if err := d.Ready(); err != nil {
 		s.NotReady = err.Error()
 	}
-	if d.Plan() != nil {
-		s.Engine = d.engine.Status()
-	}
+	d.ask(func(e engine.Engine) { s.Engine = e.Status() })
 	return s
 }
 
@@ -391,15 +417,16 @@ func (d *Daemon) Plan() *plan.Plan {
 }
 
 // Conns are the live connections.
-func (d *Daemon) Conns() []engine.Conn {
-	if d.Plan() == nil {
-		return nil
-	}
-	return d.engine.Conns()
+func (d *Daemon) Conns() (conns []engine.Conn) {
+	d.ask(func(e engine.Engine) { conns = e.Conns() })
+	return conns
 }
 
 // Kill resets a connection and tells whether there was one of that ID.
-func (d *Daemon) Kill(id string) bool { return d.Plan() != nil && d.engine.Kill(id) }
+func (d *Daemon) Kill(id string) (found bool) {
+	d.ask(func(e engine.Engine) { found = e.Kill(id) })
+	return found
+}
 
 // Ready says whether this machine should get new connections, and why not.
 func (d *Daemon) Ready() error {
@@ -436,7 +463,7 @@ func (d *Daemon) Ready() error {
 func (d *Daemon) RouteReady(name string) (error, bool) {
 	s, p := d.current()
 	if p == nil {
-		return errors.New("starting"), false
+		return errors.New("starting"), true
 	}
 	i := slices.IndexFunc(p.Routes, func(r *plan.Route) bool { return r.Name == name })
 	switch {

@@ -14,10 +14,10 @@ import (
 // no listen address twice, no server twice in a route, every port in range.
 type builder struct {
 	*ledger
-	name    string // of the input
-	file    config.File
-	names   map[string]int // taken names, and how often each was wanted again
-	listens []claimed
+	name  string // of the input
+	file  config.File
+	names map[string]int // taken names, and how often each was wanted again
+	claims
 
 	wantListens, wantServers int
 	overflow                 bool
@@ -29,6 +29,45 @@ type claimed struct {
 	route string
 	line  int
 }
+
+// claims are the listen addresses that routes have, found by port: 10,000
+// rules that are each compared with 10,000 others take too long.
+type claims struct {
+	all    []*claimed
+	byPort map[uint16][]*claimed // those of one port
+	ranges []*claimed
+}
+
+func (c *claims) claim(l *claimed) {
+	c.all = append(c.all, l)
+	if l.From == l.To {
+		if c.byPort == nil {
+			c.byPort = map[uint16][]*claimed{}
+		}
+		c.byPort[l.From] = append(c.byPort[l.From], l)
+	} else {
+		c.ranges = append(c.ranges, l)
+	}
+}
+
+// find is the first claim on a port of l for which f holds, or nil.
+func (c *claims) find(l config.Listen, f func(l, claim config.Listen) bool) *claimed {
+	near := [][]*claimed{c.all}
+	if l.From == l.To {
+		near = [][]*claimed{c.byPort[l.From], c.ranges}
+	}
+	for _, list := range near {
+		for _, m := range list {
+			if f(l, m.Listen) {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+// taken is the claim that l overlaps, or nil.
+func (c *claims) taken(l config.Listen) *claimed { return c.find(l, overlap) }
 
 func newBuilder(name, what string) *builder {
 	b := &builder{ledger: &ledger{}, name: name, names: map[string]int{}}
@@ -57,7 +96,7 @@ func (b *builder) route(r config.Route) bool {
 	}
 	b.names[r.Name.V] = 1
 	for _, l := range r.Listen {
-		b.listens = append(b.listens, claimed{l.V, r.Name.V, l.Pos.Line})
+		b.claim(&claimed{l.V, r.Name.V, l.Pos.Line})
 	}
 	b.file.Routes = append(b.file.Routes, r)
 	return true
@@ -154,16 +193,6 @@ func (b *builder) admit(ls []config.Field[config.Listen], l config.Field[config.
 		ls = slices.DeleteFunc(ls, func(m config.Field[config.Listen]) bool { return covers(l.V, m.V) })
 	}
 	return append(ls, l)
-}
-
-// taken is the listen address of another route that l overlaps, or nil.
-func (b *builder) taken(l config.Listen) *claimed {
-	for i := range b.listens {
-		if overlap(l, b.listens[i].Listen) {
-			return &b.listens[i]
-		}
-	}
-	return nil
 }
 
 // overlap is plan's rule: one socket of l and one of m would want the same

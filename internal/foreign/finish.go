@@ -59,7 +59,7 @@ func (b *builder) ownPorts() {
 	if health.Set() {
 		b.file.Health.Listen = health
 		if !health.V.Off {
-			b.listens = append(b.listens, claimed{Listen: health.V.V})
+			b.claim(&claimed{Listen: health.V.V})
 		}
 	}
 	b.file.Admin = b.move(config.Listen{Addr: loopback, From: adminPort, To: adminPort}, "admin", "status and metrics are there")

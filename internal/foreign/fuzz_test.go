@@ -3,9 +3,9 @@ package foreign
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,8 +13,8 @@ import (
 	"midspan/internal/config"
 )
 
-// slow is far above what any input of a fuzzer's size may take.
-const slow = 5 * time.Second
+// slow is far above what any input may take, also on a machine that is busy.
+const slow = 30 * time.Second
 
 // fuzzed checks what holds for any input: an importer ends soon, and either
 // makes a File that midspan runs, or says with a place why not.
@@ -44,23 +44,28 @@ func fuzzed(t *testing.T, run func() (*Import, *ledger, error)) {
 	}
 }
 
-// seeds are the inputs in testdata with that extension.
-func seeds(f *testing.F, ext string) [][]byte {
+// seeds are the inputs in testdata with that extension, and small ones from
+// the tables of those tests.
+func seeds(f *testing.F, ext string, tables ...string) [][]byte {
 	var out [][]byte
+	all := statements()
+	for _, name := range tables {
+		for i, c := range all[name].list {
+			if i%4 == 0 {
+				out = append(out, fmt.Appendf(nil, all[name].file, c.in))
+			}
+		}
+	}
 	for _, path := range inputs(f) {
 		if filepath.Ext(path) == ext {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				f.Fatal(err)
-			}
-			out = append(out, data)
+			out = append(out, read(f, path))
 		}
 	}
 	return out
 }
 
 func FuzzHAProxy(f *testing.F) {
-	for _, data := range seeds(f, ".cfg") {
+	for _, data := range seeds(f, ".cfg", "global", "listen", "frontend", "backend", "resolvers", "haproxy") {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -69,7 +74,7 @@ func FuzzHAProxy(f *testing.F) {
 }
 
 func FuzzNginx(f *testing.F) {
-	for _, data := range seeds(f, ".conf") {
+	for _, data := range seeds(f, ".conf", "nginx main", "nginx stream", "nginx server", "nginx upstream", "nginx http") {
 		f.Add(data, []byte("server { listen 3306; proxy_pass mysql1.corp.example.com:3306; }\n"))
 	}
 	f.Fuzz(func(t *testing.T, main, included []byte) {
@@ -82,7 +87,7 @@ func twoFiles(main, included []byte) Files {
 	return Files{
 		Open: func(path string) (io.ReadCloser, error) {
 			switch {
-			case path == "nginx.conf":
+			case path == "nginx.conf" || path == "in":
 				return io.NopCloser(bytes.NewReader(main)), nil
 			case len(included) == 0:
 				return nil, fs.ErrNotExist
@@ -99,7 +104,7 @@ func twoFiles(main, included []byte) Files {
 }
 
 func FuzzIPForward(f *testing.F) {
-	for _, data := range seeds(f, ".sh") {
+	for _, data := range seeds(f, ".sh", "script") {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -108,7 +113,7 @@ func FuzzIPForward(f *testing.F) {
 }
 
 func FuzzIPTables(f *testing.F) {
-	for _, data := range seeds(f, ".rules") {
+	for _, data := range seeds(f, ".rules", "rules") {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -75,12 +75,16 @@ func inputs(t testing.TB) []string {
 	return out
 }
 
-func mustImport(t *testing.T, path string) (*Import, *ledger) {
+func read(t testing.TB, path string) []byte {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	imp, ledger, err := importers[filepath.Ext(path)](filepath.Base(path), data)
+	return data
+}
+
+func mustImport(t *testing.T, path string) (*Import, *ledger) {
+	imp, ledger, err := importers[filepath.Ext(path)](filepath.Base(path), read(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +141,6 @@ func withoutComments(yaml []byte) []byte {
 // input that is not blank and not a comment is within a statement, and each
 // statement was carried over or noted.
 func covered(t *testing.T, path string, l *ledger) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	base := filepath.Base(path)
 	lines := map[int]bool{}
 	for _, s := range l.stmts {
@@ -152,7 +152,7 @@ func covered(t *testing.T, path string, l *ledger) {
 		}
 	}
 	no := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(string(read(t, path))) {
 		no++
 		text := strings.TrimSpace(line)
 		if text == "" || text[0] == '#' || strings.Trim(text, "{}") == "" || lines[no] {

@@ -137,10 +137,17 @@ func listenOn(host, iface, ports string) (config.Listen, error) {
 		return l, err
 	}
 	l.Interface = iface
-	if again, err := config.ParseListen(l.String()); err != nil || again != l {
+	if !writable(l) {
 		return config.Listen{}, fmt.Errorf("the interface %s cannot be combined with %s", quote(iface), quote(text))
 	}
 	return l, nil
+}
+
+// writable tells whether the file can have l: not an IPv6 address and an
+// interface together, nor an interface whose name is no text.
+func writable(l config.Listen) bool {
+	again, err := config.ParseListen(l.String())
+	return err == nil && again == l && !strings.ContainsFunc(l.Interface, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
 // params goes through the parameters of a line. own handles those that are

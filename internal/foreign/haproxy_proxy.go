@@ -12,6 +12,7 @@ type proxy struct {
 	proxySettings
 	binds   []bind
 	servers []server
+	always  *stmt // the `use_backend` without a condition
 }
 
 // proxySettings are what a section takes over from its `defaults`.
@@ -43,7 +44,7 @@ func (h *haproxy) proxy(sec *section) *proxy {
 	if p := h.proxies[sec]; p != nil {
 		return p
 	}
-	p := &proxy{sec: sec}
+	p := &proxy{sec: sec, always: unconditional(sec)}
 	h.proxies[sec] = p // before the defaults: they may name each other in a circle
 	h.carry(sec.head)
 	if d := h.defaultsOf(sec); d != nil {

@@ -162,7 +162,7 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		"rise": {&o.rise, 1, 100}, "fall": {&o.fall, 1, 100}, "port": {&o.port, 1, 65535},
 		"weight": {&o.weight, 0, 256}, "maxconn": {&o.maxconn, 0, connsMax},
 	}
-	words2 := map[string]func(w word){
+	switches := map[string]func(w word){
 		"check":       func(w word) { o.check = config.At(true, w.pos) },
 		"no-check":    func(word) { o.check = config.Field[bool]{} },
 		"backup":      func(w word) { o.backup = config.At(true, w.pos) },
@@ -171,7 +171,7 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		"no-disabled": func(word) { o.disabled = config.Field[bool]{} },
 	}
 	h.params(s, words, serverParams, func(w, value word) (int, bool) {
-		if set := words2[w.text]; set != nil {
+		if set := switches[w.text]; set != nil {
 			set(w)
 			return 0, true
 		}

@@ -95,7 +95,7 @@ func (h *haproxy) setBackend(p *proxy, s *stmt) { p.backend = config.At(s.arg(1)
 func (h *haproxy) useBackend(p *proxy, s *stmt) {
 	if len(s.words) > 2 {
 		h.lost(s, "conditions are not evaluated, so these connections go to the default backend; give them a route and a port of their own")
-	} else if unconditional(p.sec) != s {
+	} else if p.always != s {
 		h.needless(s, "an earlier `use_backend` without a condition takes every connection")
 	}
 }

@@ -190,20 +190,19 @@ func (p *ipForward) forward(c command, f forwarding) {
 		p.problem(f.host.pos, "%s: %s", c, printable(err.Error()))
 		return
 	}
-	for _, m := range p.listens {
-		if overlap(l, m.Listen) {
-			p.note(c.stmt, "%s is not carried over: line %d forwards the port already, and of iptables' rules the first wins", c, m.line)
-			return
-		}
+	if !p.room(1, 1) {
+		return
 	}
-	if p.room(1, 1) {
-		p.route(config.Route{
-			Comment: fmt.Sprintf("%s:%d: %s", c.pos.File, c.pos.Line, oneLine(c.raw, 160)),
-			Name:    config.At(hostName(t), c.pos),
-			Listen:  []config.Field[config.Listen]{config.At(l, f.frontend.pos)},
-			To:      []config.Server{{Target: config.At(t, f.host.pos)}},
-		})
+	if m := p.taken(l); m != nil {
+		p.note(c.stmt, "%s is not carried over: line %d forwards the port already, and of iptables' rules the first wins", c, m.line)
+		return
 	}
+	p.route(config.Route{
+		Comment: fmt.Sprintf("%s:%d: %s", c.pos.File, c.pos.Line, oneLine(c.raw, 160)),
+		Name:    config.At(hostName(t), c.pos),
+		Listen:  []config.Field[config.Listen]{config.At(l, f.frontend.pos)},
+		To:      []config.Server{{Target: config.At(t, f.host.pos)}},
+	})
 }
 
 // Commands of a script that need no note: they forward nothing and say

@@ -17,7 +17,8 @@ func IPTables(name string, data []byte) (*Import, error) {
 // ipTables is the import of one such output.
 type ipTables struct {
 	*builder
-	table string
+	table   string
+	options map[string]condition
 	// shared are the routes whose last rule left packets to the next one for
 	// the same port (-m statistic), by listen addresses.
 	shared map[string]int
@@ -29,7 +30,7 @@ func importIPTables(name string, data []byte) (*Import, *ledger, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &ipTables{builder: newBuilder(name, "iptables-save"), shared: map[string]int{}}
+	p := &ipTables{builder: newBuilder(name, "iptables-save"), options: ruleOptions(), shared: map[string]int{}}
 	if hint := otherFormat(text, formatIPTables); hint != "" {
 		p.problem(p.start(), "%s%s", wanted, hint)
 		return nil, p.ledger, p.failed()
@@ -146,6 +147,10 @@ func (p *ipTables) dnat(r *natRule) {
 		return
 	}
 	listens := r.listens()
+	if !p.room(len(listens), len(r.to)) {
+		p.carry(r.stmt)
+		return
+	}
 	if dead := p.dead(listens); dead != nil {
 		key := listenKey(listens)
 		if i, open := p.shared[key]; open {
@@ -157,9 +162,6 @@ func (p *ipTables) dnat(r *natRule) {
 	}
 	p.carry(r.stmt)
 	p.conditions(r)
-	if !p.room(len(listens), len(r.to)) {
-		return
-	}
 	ok := p.route(config.Route{
 		Comment: fmt.Sprintf("%s:%d: %s", r.pos.File, r.pos.Line, oneLine(r.raw, 160)),
 		Name:    config.At("", r.pos),
@@ -176,9 +178,7 @@ func (p *ipTables) share(r *natRule, i int) {
 	p.carry(r.stmt)
 	p.conditions(r)
 	p.note(r.stmt, "%s shares its ports with line %d by `-m statistic`: carried over as one route whose servers have the same weight", r.stmt, p.file.Routes[i].Name.Pos.Line)
-	if p.room(0, len(r.to)) {
-		p.file.Routes[i].To = append(p.file.Routes[i].To, r.to...)
-	}
+	p.file.Routes[i].To = append(p.file.Routes[i].To, r.to...)
 	if !r.statistic {
 		delete(p.shared, listenKey(r.listens()))
 	}
@@ -192,17 +192,11 @@ func (p *ipTables) keepServers() {
 	}
 }
 
-// dead is the route that takes every packet of a rule with these listeners.
-func (p *ipTables) dead(listens []config.Field[config.Listen]) *claimed {
-	var by *claimed
+// dead is the last of the claims that take every packet of a rule with these
+// listen addresses, or nil if some packets are left to it.
+func (p *ipTables) dead(listens []config.Field[config.Listen]) (by *claimed) {
 	for _, l := range listens {
-		by = nil
-		for i := range p.listens {
-			if covers(p.listens[i].Listen, l.V) {
-				by = &p.listens[i]
-				break
-			}
-		}
+		by = p.find(l.V, func(l, claim config.Listen) bool { return covers(claim, l) })
 		if by == nil {
 			return nil
 		}

@@ -74,7 +74,6 @@ func ruleOptions() map[string]condition {
 // read takes a rule apart.
 func (p *ipTables) read(s *stmt) *natRule {
 	r := &natRule{stmt: s}
-	options := ruleOptions()
 	words := s.words[2:]
 	for i := 0; i < len(words); i++ {
 		not := words[i].text == "!"
@@ -85,7 +84,7 @@ func (p *ipTables) read(s *stmt) *natRule {
 			break
 		}
 		option := words[i].text
-		c, known := options[option]
+		c, known := p.options[option]
 		if !known {
 			c.args = untilOption(words[i+1:])
 			c.do = func(r *natRule, not bool, option string, values []word) {
@@ -288,8 +287,7 @@ func (r *natRule) listens() []config.Field[config.Listen] {
 	out := make([]config.Field[config.Listen], len(r.ports))
 	for i, ports := range r.ports {
 		l := config.Listen{Addr: r.addr, Interface: r.iface, From: ports.from, To: ports.to}
-		// An IPv6 address and an interface cannot be written together.
-		if again, err := config.ParseListen(l.String()); err != nil || again != l {
+		if !writable(l) {
 			l.Interface = ""
 		}
 		out[i] = config.At(l, r.pos)

@@ -107,62 +107,6 @@ func (r *nginxReader) read(name string) (*nginxText, error) {
 	return t, err
 }
 
-// nginxScan goes through the tokens once, for what the parser does not check
-// (a missing ";" before "}", the depth of blocks) or what would make it stop
-// in the middle (an include of nothing). The error is a config.Problems.
-func nginxScan(name, text string) (ends []int, err error) {
-	var problems config.Problems
-	depth, words, include := 0, 0, false
-	fail := func(line int, format string, args ...any) {
-		if len(problems) == 0 {
-			problems.Addf(config.Pos{File: name, Line: max(1, line), Col: 1}, format, args...)
-		}
-	}
-	// The channel must be read to its end, or the lexer never ends.
-	for t := range crossplane.Lex(strings.NewReader(text)) {
-		special := !t.IsQuoted && (t.Value == "{" || t.Value == "}" || t.Value == ";")
-		switch {
-		case t.Error != nil:
-			var pe *crossplane.ParseError
-			what := t.Error.Error()
-			if errors.As(t.Error, &pe) {
-				what = pe.What
-			}
-			fail(t.Line, "%s", printable(what))
-		case !t.IsQuoted && strings.HasPrefix(t.Value, "#"):
-		case !special:
-			if words++; words == 1 {
-				include = t.Value == "include"
-				ends = append(ends, t.Line)
-			}
-			ends[len(ends)-1] = t.Line
-		case t.Value == "}" && words > 0:
-			fail(t.Line, "a directive ends at \"}\"; is there a \";\" missing before it?")
-		case t.Value == "}":
-			depth--
-		case words == 0:
-			fail(t.Line, "unexpected \"%s\"", t.Value)
-		case include && words == 1:
-			fail(t.Line, "`include` without a file")
-		default:
-			ends[len(ends)-1] = t.Line
-			words = 0
-			if t.Value == "{" {
-				if depth++; depth > nginxDepth {
-					fail(t.Line, "blocks are nested deeper than %d", nginxDepth)
-				}
-			}
-		}
-	}
-	if words > 0 {
-		fail(ends[len(ends)-1], "the last directive does not end in \";\"")
-	}
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	return ends, nil
-}
-
 // glob lists the files of an include, less those that cannot be read: the
 // parser would stop at one.
 func (r *nginxReader) glob(pattern string) ([]string, error) {
@@ -195,21 +139,16 @@ func (r *nginxReader) parse() (tree []*node) {
 	}
 	for _, e := range payload.Errors {
 		var pe *crossplane.ParseError
-		switch line := 1; {
-		case errors.As(e.Error, &pe) && strings.HasPrefix(pe.Statement, "include "):
-			// Found again where the include stands.
-		default:
-			what := e.Error.Error()
-			if pe != nil {
-				what = pe.What
-			}
-			if e.Line != nil {
-				line = max(1, *e.Line)
-			}
-			r.problem(config.Pos{File: e.File, Line: line, Col: 1}, "%s", printable(what))
+		if errors.As(e.Error, &pe) && strings.HasPrefix(pe.Statement, "include ") {
+			continue // found again where the include stands
 		}
+		line := 1
+		if e.Line != nil {
+			line = max(1, *e.Line)
+		}
+		r.problem(config.Pos{File: e.File, Line: line, Col: 1}, "%s", printable(whatOf(e.Error)))
 	}
-	if len(payload.Config) == 0 || len(r.problems) > 0 {
+	if len(payload.Config) == 0 {
 		return nil
 	}
 	t := &nginxTree{nginxReader: r, payload: payload}

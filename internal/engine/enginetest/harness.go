@@ -11,7 +11,7 @@
 //	}
 //
 // After every case the process must have the open files and the goroutines that
-// it had before. With -short the amounts are smaller. With MIDSPAN_SLOW in the
+// it had before. With -short, or the race detector, the amounts are smaller. With MIDSPAN_SLOW in the
 // environment stalls last 10 s and not 2 s.
 //
 // Limits: all traffic is on the loopback interface, so there is no loss, no
@@ -70,10 +70,9 @@ func (c testCase) run(t *testing.T, newEngine New) {
 		stacks := make([]byte, 1<<20)
 		panic(fmt.Sprintf("enginetest: %q still runs after %s\n%s", c.name, caseLimit, stacks[:runtime.Stack(stacks, true)]))
 	})
-	defer watchdog.Stop()
+	// Cleanups run in the reverse order, and also after Fatal or Skip.
+	t.Cleanup(func() { watchdog.Stop() })
 	before := count()
-	// A Cleanup, because it runs also when the case ends by Fatal or Skip, and
-	// after the rig's own.
 	t.Cleanup(func() { checkLeaks(t, before) })
 	r := &rig{
 		T:        t,
@@ -85,15 +84,17 @@ func (c testCase) run(t *testing.T, newEngine New) {
 		ports:    map[uint16]bool{},
 	}
 	t.Cleanup(r.finish)
-	r.engine = newEngine(t, engine.Hooks{Dial: r.log.dial, Record: r.log.record})
+	r.newEngine = func(h engine.Hooks) engine.Engine { return newEngine(t, h) }
+	r.engine = r.newEngine(engine.Hooks{Dial: r.log.dial, Record: r.log.record})
 	c.test(r)
 }
 
 // rig is an engine with the clients and servers around it.
 type rig struct {
 	*testing.T
-	engine engine.Engine
-	log    *log
+	engine    engine.Engine
+	newEngine func(engine.Hooks) engine.Engine
+	log       *log
 
 	names map[string][]netip.Addr // what host names stand for
 	down  map[string]bool         // servers, by name or address, that are not up
@@ -174,6 +175,11 @@ func parallel(n int, work func(i int) error) error {
 		}
 	}
 	return errors.Join(some...)
+}
+
+// together is parallel for work of several kinds.
+func together(work ...func() error) error {
+	return parallel(len(work), func(i int) error { return work[i]() })
 }
 
 // apply applies a plan with the routes given (see plan) and must succeed.

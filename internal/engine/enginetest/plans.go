@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	"midspan/internal/config"
@@ -101,4 +102,17 @@ func (r *rig) claim(from, n int) bool {
 
 func loopback(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}
+
+// route applies a plan with one route from a free port to servers, and returns
+// where it listens. settings are more keys of it, each with a comma before it.
+func (r *rig) route(settings string, servers ...*server) netip.AddrPort {
+	r.Helper()
+	at := r.freePort()
+	to := make([]string, len(servers))
+	for i, s := range servers {
+		to[i] = strconv.Quote(s.addr.String())
+	}
+	r.apply("route: { listen: %q, to: [%s] %s }", at, strings.Join(to, ", "), settings)
+	return at
 }

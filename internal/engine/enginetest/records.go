@@ -33,11 +33,15 @@ func (l *log) dials() []engine.Dial {
 	return slices.Clone(l.dialed)
 }
 
-// of are the records of the connections from client, starts and ends.
-func (l *log) of(client netip.AddrPort) (starts, ends []*engine.Record) {
+func (l *log) all() []*engine.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.records {
+	return slices.Clone(l.records)
+}
+
+// of are the records of the connections from client, starts and ends.
+func (l *log) of(client netip.AddrPort) (starts, ends []*engine.Record) {
+	for _, r := range l.all() {
 		switch {
 		case r.Client != client:
 		case r.End.IsZero():
@@ -50,15 +54,13 @@ func (l *log) of(client netip.AddrPort) (starts, ends []*engine.Record) {
 }
 
 func (l *log) reasons() map[engine.Reason]int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := map[engine.Reason]int{}
-	for _, r := range l.records {
+	count := map[engine.Reason]int{}
+	for _, r := range l.all() {
 		if !r.End.IsZero() {
-			all[r.Reason]++
+			count[r.Reason]++
 		}
 	}
-	return all
+	return count
 }
 
 // ended waits for the end of the connection from client, and is its record. A
@@ -97,4 +99,12 @@ func (r *rig) endsFor(client netip.AddrPort, want engine.Reason) *engine.Record 
 		r.Errorf("the connection ended because of %q (%s), want %q", end.Reason, end.Err, want)
 	}
 	return end
+}
+
+// wantBytes holds the counters of a record against what was sent.
+func (r *rig) wantBytes(end *engine.Record, up, down int) {
+	r.Helper()
+	if end.BytesUp != uint64(up) || end.BytesDown != uint64(down) {
+		r.Errorf("the record says %d bytes up and %d down, want %d and %d", end.BytesUp, end.BytesDown, up, down)
+	}
 }

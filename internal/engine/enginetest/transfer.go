@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"syscall"
 	"testing"
 
@@ -26,17 +27,12 @@ func transferCases() []testCase {
 	}
 }
 
-// route is a plan with one route from a free port to servers, and its listener's
-// address is the result.
-func (r *rig) route(settings string, servers ...*server) peerAddr {
-	r.Helper()
-	at := r.freePort()
-	to := make([]string, len(servers))
-	for i, s := range servers {
-		to[i] = fmt.Sprintf("%q", s.addr)
+// amount is full, or less where that would take too long.
+func amount(full, less int) int {
+	if testing.Short() || raceFactor > 1 {
+		return less
 	}
-	r.apply("route: { listen: %q, to: [%s] %s }", at, join(to), settings)
-	return at
+	return full
 }
 
 func testEcho(r *rig) {
@@ -50,120 +46,161 @@ func testEcho(r *rig) {
 	if err := c.bye(); err != nil {
 		r.Fatal(err)
 	}
-	end := r.endsFor(c.local, engine.ClosedByClient)
-	if end.BytesUp != 22 || end.BytesDown != 22 {
-		r.Errorf("the record says %d bytes up and %d down, want 22 and 22", end.BytesUp, end.BytesDown)
-	}
+	r.wantBytes(r.endsFor(c.local, engine.ClosedByClient), 22, 22)
 }
 
 // testBulk moves much, and both ends hash it.
 func testBulk(r *rig, up, down bool) {
-	size := int64(256 << 20)
-	if testing.Short() {
-		size = 64 << 20
-	}
+	size := map[bool]int{true: amount(256<<20, 64<<20), false: 0}
 	backend := r.serve(nil)
 	client, server := r.pair(r.route("", backend), backend)
-	move := func(from, to *peer, wanted bool) error {
-		if !wanted {
-			size := int64(0)
-			return pump(from, to, size)
-		}
-		return pump(from, to, size)
-	}
-	err := parallel(2, func(i int) error {
-		if i == 0 {
-			return move(client, server, up)
-		}
-		return move(server, client, down)
-	})
+	err := together(
+		func() error { return pump(client, server, size[up]) },
+		func() error { return pump(server, client, size[down]) },
+	)
 	if err != nil {
 		r.Fatal(err)
 	}
-	end := r.ended(client.local)
-	if want := [2]uint64{uint64(size) * b2u(up), uint64(size) * b2u(down)}; end.BytesUp != want[0] || end.BytesDown != want[1] {
-		r.Errorf("the record says %d bytes up and %d down, want %d and %d", end.BytesUp, end.BytesDown, want[0], want[1])
-	}
+	r.wantBytes(r.ended(client.local), size[up], size[down])
 }
 
 // pump sends size bytes and the end from one end to the other, where they must
 // have the same hash.
-func pump(from, to *peer, size int64) error {
+func pump(from, to *peer, size int) error {
 	sent, came := sha256.New(), sha256.New()
 	done := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(onlyWriter{from, sent}, io.LimitReader(from.out, size))
+		_, err := io.Copy(hashing{from, sent}, io.LimitReader(from.out, int64(size)))
 		done <- errors.Join(err, from.CloseWrite())
 	}()
-	n, err := io.Copy(came, onlyReader{to})
-	err = errors.Join(err, <-done)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%d of %d bytes came: %w", n, size, err)
-	case n != size:
-		return fmt.Errorf("%d of %d bytes came", n, size)
-	case !bytes.Equal(sent.Sum(nil), came.Sum(nil)):
+	n, err := io.Copy(came, struct{ io.Reader }{to})
+	return errors.Join(err, <-done, sameStream(size, int(n), sent, came))
+}
+
+func sameStream(size, n int, sent, came hash.Hash) error {
+	if n != size {
+		return fmt.Errorf("%d bytes came of %d", n, size)
+	}
+	if !bytes.Equal(sent.Sum(nil), came.Sum(nil)) {
 		return fmt.Errorf("%d bytes came, but not those that were sent", n)
 	}
 	return nil
 }
 
-// onlyWriter hides what io.Copy would do faster without seeing the bytes, and
-// hashes them.
-type onlyWriter struct {
+// hashing is w with a hash of what was written to it. It also hides the faster
+// ways that io.Copy knows.
+type hashing struct {
 	w   io.Writer
 	sum hash.Hash
 }
 
-func (w onlyWriter) Write(p []byte) (int, error) {
-	w.sum.Write(p)
-	return w.w.Write(p)
+func (h hashing) Write(p []byte) (int, error) {
+	h.sum.Write(p)
+	return h.w.Write(p)
 }
-
-type onlyReader struct{ io.Reader }
 
 // testSingleBytes is what a terminal does: first turn by turn, then both ways at
 // once.
 func testSingleBytes(r *rig) {
 	backend := r.serve(nil)
 	client, server := r.pair(r.route("", backend), backend)
-	for i := range 1000 {
-		if s := client.send(1); s != "sent" {
-			r.Fatalf("byte %d up: %s", i, s)
+	turn := func(from, to *peer) {
+		if s := from.send(1); s != "sent" {
+			r.Fatalf("sending one byte: %s", s)
 		}
-		if g := server.get(1); g.end != "" {
-			r.Fatalf("byte %d up: %s", i, g)
-		}
-		if s := server.send(1); s != "sent" {
-			r.Fatalf("byte %d down: %s", i, s)
-		}
-		if g := client.get(1); g.end != "" {
-			r.Fatalf("byte %d down: %s", i, g)
+		if g := to.get(1); g.end != "" {
+			r.Fatalf("one byte was sent; there came %s", g)
 		}
 	}
-	dribble := func(p *peer) error {
-		for range 2000 {
-			if s := p.send(1); s != "sent" {
-				return errors.New(s)
+	for range 1000 {
+		turn(client, server)
+		turn(server, client)
+	}
+	dribble := func(p *peer) func() error {
+		return func() error {
+			for range 1000 {
+				if s := p.send(1); s != "sent" {
+					return errors.New(s)
+				}
 			}
+			return p.CloseWrite()
 		}
-		return p.CloseWrite()
 	}
-	drink := func(p *peer) error {
-		if g := p.all(); g != (got{2000, "end"}) {
-			return errors.New(g.String())
-		}
-		return nil
+	drink := func(p *peer) func() error {
+		return func() error { return p.all().want(1000, "end") }
 	}
-	err := parallel(4, func(i int) error {
-		return [4]error{0: nil}[0] // replaced below
-	})
-	_ = err
-	work := []func() error{
-		func() error { return dribble(client) }, func() error { return drink(server) },
-		func() error { return dribble(server) }, func() error { return drink(client) },
-	}
-	if err := parallel(len(work), func(i int) error { return work[i]() }); err != nil {
+	if err := together(dribble(client), dribble(server), drink(client), drink(server)); err != nil {
 		r.Fatal(err)
 	}
+	r.wantBytes(r.ended(client.local), 2000, 2000)
+}
+
+func testShortConnections(r *rig) {
+	const workers = 64
+	each := amount(10_000, 2_000) / workers
+	at := r.route("", r.serve(echo))
+	err := parallel(workers, func(i int) error {
+		const most = 64 << 10
+		rng, noise := rand.New(rand.NewPCG(uint64(i), 1)), make([]byte, 2*most)
+		rand.NewChaCha8([32]byte{byte(i)}).Read(noise)
+		for range each {
+			payload := noise[rng.IntN(most):][:1+rng.IntN(most)]
+			if err := r.once(at, payload); err != nil {
+				return fmt.Errorf("%d bytes: %w", len(payload), err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.until("all connections have ended by themselves", func() bool {
+		return r.log.reasons()[engine.ClosedByClient] == workers*each
+	})
+}
+
+// once makes a connection to an echo, has payload back, and ends it.
+func (r *rig) once(at netip.AddrPort, payload []byte) error {
+	c, err := r.connect(at, "")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.ping(payload); err != nil {
+		return err
+	}
+	return c.bye()
+}
+
+func testIdleConnections(r *rig) {
+	n := 500
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil && limit.Cur/10 < uint64(n) {
+		n = int(limit.Cur / 10) // each has four ends, and an engine may need more
+	}
+	at := r.route("", r.serve(echo))
+	conns := make([]*peer, n)
+	if err := parallel(n, func(i int) (err error) {
+		conns[i], err = r.connect(at, "")
+		return err
+	}); err != nil {
+		r.Fatal(err)
+	}
+	for _, text := range []string{"first", "second"} {
+		for i, c := range conns {
+			if err := c.ping([]byte(text)); err != nil {
+				r.Fatalf("connection %d of %d, %s message: %v", i, n, text, err)
+			}
+		}
+	}
+	if got := r.engine.Status().Connections; got != n {
+		r.Errorf("Status has %d connections, want %d", got, n)
+	}
+	if got := len(r.engine.Conns()); got != n {
+		r.Errorf("Conns has %d connections, want %d", got, n)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	r.until("no connection is left", func() bool { return r.engine.Status().Connections == 0 })
 }

@@ -105,6 +105,14 @@ func (g got) String() string {
 	return fmt.Sprintf("%d bytes, %s", g.bytes, g.end)
 }
 
+// want is an error unless n bytes came and then end.
+func (g got) want(n int, end string) error {
+	if g.bytes != n || g.end != end {
+		return fmt.Errorf("there came %s; want %d bytes, %s", g, n, end)
+	}
+	return nil
+}
+
 // some is for transfers that are cut at no certain place.
 func (g got) some() string { return "some, " + g.end }
 

@@ -1,0 +1,99 @@
+package admin
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"midspan/internal/engine"
+	"midspan/internal/plan"
+)
+
+// ask makes one request with a Host header of its own.
+func (r *rig) ask(t *testing.T, method, path, host string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, r.adminURL()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	req.Close = true
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func TestWeb(t *testing.T) {
+	r := start(t, func(p *plan.Plan) {
+		p.Routes[0].Name = "<script>alert(1)</script>"
+	})
+	r.engine.conns = []engine.Conn{{ID: "17"}}
+	for path, want := range map[string][]string{
+		"/": {
+			"Version 1.2.3, running since", "Ready.", "1 of at most 1000 connections", "&lt;script&gt;alert(1)&lt;/script&gt;",
+			"10.0.0.5 up", "a warning", `<a href="/metrics">`, "*:1433",
+		},
+		"/metrics": {"midspan_ready 1", "midspan_log_records_dropped_total 4", "go_goroutines", "process_open_fds"},
+		"/status":  {`"version": "1.2.3"`, `"state": "running"`, `"ready": true`},
+		"/conns":   {`"id": "17"`},
+	} {
+		resp, body := r.ask(t, http.MethodGet, path, "")
+		if resp.StatusCode != 200 {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+		for _, w := range want {
+			if !strings.Contains(body, w) {
+				t.Errorf("%s: no %q in\n%s", path, w, body)
+			}
+		}
+		if path == "/" && strings.Contains(body, "<script") {
+			t.Errorf("%s: not escaped", path)
+		}
+		if h := resp.Header; h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Security-Policy") == "" {
+			t.Errorf("%s: headers %v", path, h)
+		}
+		for _, method := range []string{http.MethodPost, http.MethodDelete, http.MethodPut} {
+			if resp, _ := r.ask(t, method, path, ""); resp.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %s", method, path, resp.Status)
+			}
+		}
+	}
+	if resp, _ := r.ask(t, http.MethodGet, "/v1/status", ""); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the control API is not for here: %s", resp.Status)
+	}
+}
+
+func TestConnsIsAlwaysAList(t *testing.T) {
+	r := start(t, nil)
+	var conns []engine.Conn
+	_, body := r.ask(t, http.MethodGet, "/conns", "")
+	if err := json.Unmarshal([]byte(body), &conns); err != nil || strings.TrimSpace(body) != "[]" {
+		t.Errorf("%q, %v", body, err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]bool{
+		"127.0.0.1": true, "127.0.0.1:9600": true, "[::1]:9600": true, "[::1]": true, "10.1.2.3:9600": true, "[fe80::1%eth0]:9600": true,
+		"localhost": true, "LOCALHOST:9600": true, "localhost.:9600": true, "": true,
+		"attacker.example": false, "attacker.example:9600": false, "localhost.attacker.example": false, "127.0.0.1.nip.io": false, "1": false,
+	} {
+		if got := ownHost(host); got != want {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+	r := start(t, nil)
+	resp, body := r.ask(t, http.MethodGet, "/status", "attacker.example:9600")
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, `not under the name "attacker.example:9600"`) || strings.Contains(body, "running") {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package foreign
+
+// shrink divides the sizes of TestLarge.
+const shrink = 1
