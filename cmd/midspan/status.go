@@ -56,7 +56,7 @@ func (u *ui) status(s admin.Status) {
 	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s.Engine.Routes))
 	if rows := nameRows(s); len(rows) > 0 {
 		fmt.Fprintln(u.out)
-		u.table("NAME WITHOUT-ANSWER-FOR PROBLEM", rows)
+		u.table("NAME LAST-ANSWER PROBLEM", rows)
 	}
 	for _, p := range s.Engine.Pending {
 		fmt.Fprintf(u.out, "\nroute %s does not listen on %s yet: %s\n", p.Route, p.Listen, p.Why)
@@ -99,12 +99,15 @@ func endpointRows(routes []engine.RouteStatus) [][]string {
 	var rows [][]string
 	for _, r := range routes {
 		for _, e := range r.Endpoints {
-			state := "up"
-			if !e.Up {
+			state, addr := "up", e.Addr.String()
+			switch {
+			case !e.Addr.IsValid():
+				state, addr = "NO ADDRESS", "-"
+			case !e.Up:
 				state = "DOWN"
 			}
 			rows = append(rows, []string{
-				r.Name, e.Server, e.Addr.String(), state, strconv.Itoa(e.Active),
+				r.Name, e.Server, addr, state, strconv.Itoa(e.Active),
 				strconv.FormatUint(e.Connects, 10), strconv.FormatUint(e.Failures, 10), cmp.Or(e.LastError, "-"),
 			})
 		}
@@ -117,9 +120,9 @@ func nameRows(s admin.Status) [][]string {
 	var rows [][]string
 	for name, a := range s.Names {
 		if a.Problem != "" {
-			since := "ever"
+			since := "never"
 			if !a.Since.IsZero() {
-				since = age(a.Since)
+				since = age(a.Since) + " ago"
 			}
 			rows = append(rows, []string{name, since, a.Problem})
 		}

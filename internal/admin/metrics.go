@@ -157,6 +157,9 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 	}
 	to.gauge(c.routeListening, number(len(r.Listening) > 0 && !waits), r.Name)
 	for _, e := range r.Endpoints {
+		if !e.Addr.IsValid() {
+			continue // a server without an address; name_addresses says so
+		}
 		labels := []string{r.Name, e.Server, endpointLabel(e.Addr)}
 		to.gauge(c.endpointUp, number(e.Up), labels...)
 		to.gauge(c.endpointConnections, float64(e.Active), labels...)

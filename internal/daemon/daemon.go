@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -318,12 +319,8 @@ func (d *Daemon) dialled(x engine.Dial) {
 }
 
 func (d *Daemon) logChange(c engine.Change) {
-	for _, s := range c.Added {
-		d.log.Info("listening", "on", s)
-	}
-	for _, s := range c.Removed {
-		d.log.Info("stopped listening", "on", s)
-	}
+	d.logListeners("listening", c.Added)
+	d.logListeners("stopped listening", c.Removed)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range c.Pending {
@@ -332,6 +329,27 @@ func (d *Daemon) logChange(c engine.Change) {
 		}
 	}
 	d.status.Engine.Pending = c.Pending
+}
+
+// logListeners writes one line for each route, however many ports it has.
+func (d *Daemon) logListeners(msg string, listeners []string) {
+	var routes []string
+	of := map[string][]string{}
+	for _, s := range listeners {
+		route, address, _ := strings.Cut(s, " ")
+		if of[route] == nil {
+			routes = append(routes, route)
+		}
+		of[route] = append(of[route], address)
+	}
+	for _, route := range routes {
+		on := of[route]
+		text := strings.Join(on, ", ")
+		if len(on) > 4 {
+			text = fmt.Sprintf("%s … %s (%d)", on[0], on[len(on)-1], len(on))
+		}
+		d.log.Info(msg, "route", route, "on", text)
+	}
 }
 
 // Reload reads the file anew and puts it in force. When it fails, all stays as

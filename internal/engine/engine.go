@@ -86,7 +86,8 @@ type Counters struct {
 	Ended     map[Reason]uint64 `json:"ended"` // by why
 }
 
-// EndpointStatus is the state of one endpoint of a server.
+// EndpointStatus is the state of one endpoint of a server. A server whose name
+// has no address (yet) has one with the zero Addr.
 type EndpointStatus struct {
 	Server    string         `json:"server"`
 	Addr      netip.AddrPort `json:"addr"` // port 0: the listener's

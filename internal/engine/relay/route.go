@@ -106,6 +106,9 @@ func (r *route) status(listening []address) engine.RouteStatus {
 		}
 	}
 	for _, ps := range r.set.Load().Servers {
+		if len(ps.Endpoints) == 0 {
+			s.Endpoints = append(s.Endpoints, engine.EndpointStatus{Server: ps.Name})
+		}
 		for _, pe := range ps.Endpoints {
 			ep := r.endpoints[endpointKey{ps.Name, pe.Addr}]
 			es := engine.EndpointStatus{
