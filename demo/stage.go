@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"midspan/internal/freeport"
 )
 
 // The reference snippet of the HAProxy way, with a second server and with ports
@@ -51,7 +53,7 @@ func newStage(ctx context.Context, binary string) (*stage, error) {
 	s := &stage{ctx: ctx, binary: binary, dir: dir, servers: map[string]*exec.Cmd{}}
 	s.file, s.control = filepath.Join(dir, "midspan.yaml"), filepath.Join(dir, "control.sock")
 	for _, p := range []*int{&s.port, &s.web, &s.health} {
-		if *p, err = freePort(); err != nil {
+		if *p, err = freeport.Find(1); err != nil {
 			return nil, err
 		}
 	}
@@ -200,7 +202,7 @@ func (s *stage) reload() error {
 	if err != nil {
 		return err
 	}
-	extra, err := freePort()
+	extra, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
@@ -293,15 +295,6 @@ func (s *stage) lastWords() error {
 		return err
 	}
 	return fmt.Errorf("midspan's log:\n%s", text)
-}
-
-func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
 }
 
 func say(format string, args ...any) { fmt.Println(indent(fmt.Sprintf(format, args...))) }

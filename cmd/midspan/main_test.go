@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"midspan/internal/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -32,11 +35,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MIDSPAN_CONTROL", filepath.Join(e.WorkDir, "control.sock"))
 			for _, name := range []string{"PORT", "PORT2", "ADMIN", "HEALTH"} {
-				port, err := freePort()
+				port, err := freeport.Find(1)
 				if err != nil {
 					return err
 				}
-				e.Setenv(name, port)
+				e.Setenv(name, strconv.Itoa(port))
 			}
 			addr, stop, err := echo()
 			if err != nil {
@@ -126,16 +129,6 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 	if (err != nil) != neg {
 		ts.Fatalf("talk to %s: %v", args[0], err)
 	}
-}
-
-func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	return port, err
 }
 
 func echo() (addr string, stop func(), err error) {

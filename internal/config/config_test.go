@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -167,14 +168,14 @@ func TestListenForms(t *testing.T) {
 	for in, want := range map[string]string{
 		"1434": "1434", ":1434": "1434", "*:1434": "1434", "9092-9094": "9092-9094", "10.0.0.4:80": "10.0.0.4:80",
 		"[::1]:80": "[::1]:80", "[::]:80": "[::]:80", "%eth0:80": "%eth0:80", "*%eth0:80": "%eth0:80", "10.0.0.4%eth0:80-81": "10.0.0.4%eth0:80-81",
-		"0.0.0.0:80": "0.0.0.0:80",
+		"0.0.0.0:80": "0.0.0.0:80", "[fe80::1]%eth0:80": "[fe80::1]%eth0:80",
 	} {
 		l, err := ParseListen(in)
 		if err != nil || l.String() != want {
 			t.Errorf("%q: %v, %v; want %s", in, l, err, want)
 		}
 	}
-	for _, in := range []string{"", ":", "0", "65536", "-1", "80-", "80-70", "host:80", "::1:80", "[10.0.0.1]x:80", "%:80", "%a/b:80", "%waytoolonginterface:80", "+80", "10.0.0.1:0"} {
+	for _, in := range []string{"", ":", "0", "65536", "-1", "80-", "80-70", "host:80", "::1:80", "[10.0.0.1]x:80", "%:80", "%a/b:80", "%waytoolonginterface:80", "+80", "10.0.0.1:0", "[fe80::1%eth0]:80", "%et\x01h:80", "%ethé:80", "10.0.0.1]:80"} {
 		if l, err := ParseListen(in); err == nil {
 			t.Errorf("%q was read as %v", in, l)
 		}
@@ -203,10 +204,25 @@ func TestTargetForms(t *testing.T) {
 			t.Errorf("%q: written as %q, read as %+v, %v", in, got.String(), again, err)
 		}
 	}
-	for _, in := range []string{"", ":80", "h:", "h:0", "h:65536", "http://h:80", "h h:80", "-h:80", "10.0.0.256:80", "[::1", "[::1]80", "[h]:80", "h:1:2", strings.Repeat("x", 64) + ":1", "1433"} {
+	for _, in := range []string{"", ":80", "h:", "h:0", "h:65536", "http://h:80", "h h:80", "-h:80", "10.0.0.256:80", "[::1", "[::1]80", "[h]:80", "h:1:2", "[fe80::1%eth0]:80", "fe80::1%eth0", strings.Repeat("x", 64) + ":1", "1433"} {
 		if got, err := ParseTarget(in); err == nil {
 			t.Errorf("%q was read as %+v", in, got)
 		}
+	}
+}
+
+func TestDurationForms(t *testing.T) {
+	for _, in := range []string{"1ms", "1500ms", "3s", "1m30s", "1h", "1h30m", "26h", "0s"} {
+		d, err := parseDuration(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+		if again, err := parseDuration(FormatDuration(d)); err != nil || again != d {
+			t.Errorf("%s: written as %s, read as %s, %v", in, FormatDuration(d), again, err)
+		}
+	}
+	if got := FormatDuration(90 * time.Minute); got != "1h30m" {
+		t.Error(got)
 	}
 }
 

@@ -16,9 +16,9 @@ var (
 	kConns   = integer("number of connections", 1, 10_000_000)
 	kTimeout = duration(time.Millisecond, time.Hour)
 	kIdle    = offOr(duration(time.Second, 30*24*time.Hour))
-	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.%a-z]+\])?(%[^/:\s%]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
+	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.]+\])?(%[^/:\s%\[\]]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
 	kTarget  = scalar("a server (HOST:PORT)", `^[^\s/]+$`, ParseTarget, Target.String)
-	kDNS     = scalar("a DNS server's address", `^[0-9a-fA-F.:\[\]%]+$`, ParseNameserver, Nameserver.String)
+	kDNS     = scalar("a DNS server's address", `^\[?[0-9a-fA-F.:]+(%[^\s]+)?\]?(:[0-9]+)?$`, ParseNameserver, Nameserver.String)
 	kPath    = path()
 )
 
@@ -70,7 +70,7 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 		field("fin_timeout", "Cut a connection that one side has ended and on which nothing has moved for this long. Default: 1h.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).FinTimeout }),
 		field("user_timeout", "TCP_USER_TIMEOUT on both legs: how long sent bytes may stay unacknowledged, and how long a peer may take no more. Default: 5m.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).UserTimeout }),
 		embed("keepalive", "TCP keepalive on both legs, below the 240 s after which Private Link cuts an idle flow. Default: 60s, then 4 probes 15s apart.",
-			switchable(duration(time.Second, time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
+			switchable(duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
 			func(s *S) *Keepalive { return &in(s).Keepalive }),
 		embed("check", "How servers are tested. Default: off; failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
 		field("max_connections", "Connections at one time on the route; more wait in the listen queue.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),

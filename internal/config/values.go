@@ -28,31 +28,44 @@ func ParseListen(s string) (Listen, error) {
 	if l.From, l.To, err = parsePorts(ports); err != nil {
 		return l, fmt.Errorf("listen address %q: %w; write a port (1434), a range (9092-9094), ADDRESS:PORT or %%INTERFACE:PORT", s, err)
 	}
-	if i := strings.IndexByte(host, '%'); i >= 0 && !strings.HasPrefix(host, "[") {
-		host, l.Interface = host[:i], host[i+1:]
-		if !validInterface(l.Interface) {
-			return l, fmt.Errorf("listen address %q: %q is not an interface name; write %%eth0:PORT", s, l.Interface)
-		}
+	host, l.Interface, _ = cutInterface(host)
+	if l.Interface != "" && !validInterface(l.Interface) {
+		return l, fmt.Errorf("listen address %q: %q is not an interface name; write %%eth0:PORT", s, l.Interface)
 	}
-	switch host {
-	case "", "*":
+	if host == "" || host == "*" {
 		return l, nil
 	}
 	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if l.Addr, err = netip.ParseAddr(bare); err != nil || (l.Addr.Is6() && bare == host) {
+	l.Addr, err = netip.ParseAddr(bare)
+	switch {
+	case err != nil || l.Addr.Is6() != strings.HasPrefix(host, "["):
 		hint := "write an address of this machine, [IPv6]:PORT, or only the port for all of them"
 		if validInterface(host) && strings.Trim(host, "0123456789.") != "" {
 			hint = fmt.Sprintf("for an interface write %%%s:%s", host, ports)
 		}
 		return l, fmt.Errorf("listen address %q: %q is not an IP address; %s", s, host, hint)
+	case l.Addr.Zone() != "":
+		return l, fmt.Errorf("listen address %q: the interface stands inside the brackets; write [%s]%%%s:%s", s, l.Addr.WithZone(""), l.Addr.Zone(), ports)
 	}
 	return l, nil
 }
 
-// validInterface is the kernel's own rule (dev_valid_name): at most 15 bytes,
-// no slash, colon or white space.
+// cutInterface splits HOST%INTERFACE. A percent sign within brackets belongs to
+// the address.
+func cutInterface(s string) (host, device string, found bool) {
+	from := strings.LastIndexByte(s, ']') + 1
+	i := strings.IndexByte(s[from:], '%')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:from+i], s[from+i+1:], true
+}
+
+// validInterface is the kernel's own rule (dev_valid_name: at most 15 bytes, no
+// slash, colon or white space), of characters that are text.
 func validInterface(s string) bool {
-	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%")
+	return s != "" && len(s) <= 15 && s != "." && s != ".." &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%[]", r) })
 }
 
 func parsePorts(s string) (from, to uint16, err error) {
@@ -139,12 +152,12 @@ func splitTarget(s string) (host, port string, err error) {
 	if strings.HasPrefix(s, "[") {
 		h, rest, ok := strings.Cut(s[1:], "]")
 		a, err := netip.ParseAddr(h)
-		if !ok || err != nil || !a.Is6() || (rest != "" && rest[0] != ':') {
+		if !ok || err != nil || !a.Is6() || a.Zone() != "" || (rest != "" && rest[0] != ':') {
 			return "", "", errors.New("the brackets do not hold an IPv6 address")
 		}
 		return a.String(), strings.TrimPrefix(rest, ":"), nil
 	}
-	if a, err := netip.ParseAddr(s); err == nil {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		return a.String(), "", nil
 	}
 	host, port, found := strings.Cut(s, ":")
@@ -201,11 +214,11 @@ type Nameserver netip.AddrPort
 
 // ParseNameserver reads ADDRESS or ADDRESS:PORT.
 func ParseNameserver(s string) (Nameserver, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
+	if a, err := netip.ParseAddr(s); err == nil && (a.Zone() == "" || validInterface(a.Zone())) {
 		return Nameserver(netip.AddrPortFrom(a, 53)), nil
 	}
 	ap, err := netip.ParseAddrPort(s)
-	if err != nil || ap.Port() == 0 {
+	if zone := ap.Addr().Zone(); err != nil || ap.Port() == 0 || (zone != "" && !validInterface(zone)) {
 		return Nameserver{}, fmt.Errorf("DNS server %q is not an IP address; write 10.0.0.2 or 10.0.0.2:53", s)
 	}
 	return Nameserver(ap), nil
@@ -232,8 +245,12 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// FormatDuration writes d in the form the file uses: 90s as 1m30s, 1h0m0s as 1h.
+// FormatDuration writes d in the form the file uses: 90s as 1m30s, 1h0m0s as 1h,
+// 1.5s as 1500ms. What is below a millisecond is cut off.
 func FormatDuration(d time.Duration) string {
+	if d%time.Second != 0 {
+		return strconv.FormatInt(d.Milliseconds(), 10) + "ms"
+	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -21,6 +21,7 @@ import (
 	"midspan/internal/config"
 	"midspan/internal/engine"
 	"midspan/internal/engine/relay"
+	"midspan/internal/freeport"
 	"midspan/internal/plan"
 )
 
@@ -195,12 +196,11 @@ func named(t *testing.T, addr, name string) (port int, stop func()) {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // TestStartWithoutDNS: a start does not need names; the route works as soon as

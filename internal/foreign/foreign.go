@@ -10,8 +10,9 @@
 // Limits: an input has at most config.MaxSize bytes (nginx: all files
 // together), maxListens listen addresses and maxServers servers. Conditions
 // (HAProxy's ACLs and .if blocks, nginx's variables, a shell's control flow)
-// are not evaluated. Nothing is looked up: names stay names, environment
-// variables are unknown.
+// are not evaluated. nginx's Lua blocks and a shell's here-documents are not
+// understood. Nothing is looked up: names stay names, and the values of
+// environment variables are unknown.
 package foreign
 
 import (

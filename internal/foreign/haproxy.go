@@ -108,16 +108,9 @@ func (h *haproxy) unused(sections []*section) {
 
 // front makes the route of a listen section or of a frontend.
 func (h *haproxy) front(sec *section) {
-	if sec.kind == "listen" && !sec.has("server", "server-template") {
-		why := "is not carried over: it has no server"
-		if sec.has("stats") {
-			why += "; midspan's own status page is on 127.0.0.1:9600"
-		}
-		h.noteBlock(sec.head, sec.body, "%s", why)
-		return
-	}
-	target, back := sec, h.backend(sec)
-	if sec.kind == "frontend" {
+	target := sec
+	if sec.kind == "frontend" || !sec.has("server", "server-template") {
+		back := h.backend(sec)
 		if back.V == "" {
 			h.noteBlock(sec.head, sec.body, "is not carried over: %s", noBackend(sec))
 			return
@@ -141,12 +134,17 @@ func (h *haproxy) front(sec *section) {
 	}
 }
 
+// noBackend is why no route can be made of sec.
 func noBackend(sec *section) string {
 	switch {
+	case sec.has("stats"):
+		return "it has no server; midspan's own status page is on 127.0.0.1:9600"
+	case sec.has("monitor-uri"):
+		return "it has no server; midspan answers the load balancer's probe itself (`health`)"
 	case sec.has("use_backend"):
 		return "it has no `default_backend`, and conditions are not evaluated; write a route for each backend, or give it a default"
-	case sec.has("monitor-uri", "stats"):
-		return "it has no backend; midspan answers the load balancer's probe itself (`health`), and has its own status page"
+	case sec.kind == "listen":
+		return "it has no server"
 	}
 	return "it has no `default_backend`"
 }

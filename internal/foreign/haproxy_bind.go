@@ -133,21 +133,17 @@ func listenOn(host, iface, ports string) (config.Listen, error) {
 		}
 	}
 	l, err := config.ParseListen(text)
-	if err != nil || iface == "" {
+	if err != nil {
 		return l, err
 	}
+	if !writable(l, config.ParseListen) {
+		return l, fmt.Errorf("%s is not an IP address of this machine", quote(host))
+	}
 	l.Interface = iface
-	if !writable(l) {
-		return config.Listen{}, fmt.Errorf("the interface %s cannot be combined with %s", quote(iface), quote(text))
+	if !writable(l, config.ParseListen) {
+		return l, fmt.Errorf("the interface %s cannot be combined with %s", quote(iface), quote(text))
 	}
 	return l, nil
-}
-
-// writable tells whether the file can have l: not an IPv6 address and an
-// interface together, nor an interface whose name is no text.
-func writable(l config.Listen) bool {
-	again, err := config.ParseListen(l.String())
-	return err == nil && again == l && !strings.ContainsFunc(l.Interface, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
 // params goes through the parameters of a line. own handles those that are

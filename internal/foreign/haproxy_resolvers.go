@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -45,19 +44,7 @@ func (h *haproxy) nameserver(s *stmt) {
 	for _, family := range []string{"ipv4@", "ipv6@", "udp4@", "udp6@", "udp@"} {
 		text = strings.TrimPrefix(text, family)
 	}
-	host, port, found := splitPort(text)
-	if _, err := netip.ParseAddr(text); err == nil || !found {
-		host, port = text, ""
-	}
-	if host = strings.Trim(host, "[]"); strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if port != "" {
-		host += ":" + port
-	} else {
-		host = strings.Trim(host, "[]")
-	}
-	ns, err := config.ParseNameserver(host)
+	ns, err := nameserver(text)
 	if err != nil {
 		h.lost(s, "midspan asks DNS servers at an IP address, by UDP and when needed by TCP")
 		return

@@ -115,8 +115,7 @@ func keepaliveTime(at func(*config.Keepalive) *config.Field[time.Duration]) func
 	return func(h *haproxy, p *proxy, s *stmt) {
 		w := s.word(1)
 		if d, ok := h.time(s, w, time.Second); ok {
-			// An hour is what the short form `keepalive: TIME` can write.
-			d = h.within(w.pos, max(d, time.Second), time.Second, time.Hour)
+			d = h.within(w.pos, max(d, time.Second), time.Second, 9*time.Hour)
 			*at(h.leg(p, s)) = config.At(d, w.pos)
 		}
 	}

@@ -91,7 +91,8 @@ func (p *ipForward) assignments(c command) bool {
 
 const nameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
-// before are words that may stand before the command that is really run.
+// before are words that may stand before the command that is really run; the
+// last two in a line of /etc/crontab.
 var before = []string{"sudo", "bash", "sh", "dash", "env", "exec", "nohup", "time", "source", ".", "then", "do", "else", "{", "(", "!", "command", "nice", "@reboot", "root"}
 
 // forwarder is the index of the word that is ip_fwd.sh in the place of a
@@ -136,7 +137,7 @@ func (p *ipForward) flags(c command, words []word) (f forwarding, ok bool) {
 		}
 		flag := at[w.text[1]]
 		value := w
-		value.text = strings.TrimPrefix(w.text[2:], "=")
+		value.text = w.text[2:]
 		switch {
 		case flag == nil:
 			fail(w.pos, "%s is not a flag of ip_fwd.sh; it has -i INTERFACE -f FRONTEND_PORT -a HOST -b BACKEND_PORT", quote(w.text))

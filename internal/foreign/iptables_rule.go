@@ -144,7 +144,7 @@ func (r *natRule) destination(not bool, option string, values []word) {
 	text := values[0].text
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		if a, err := netip.ParseAddr(text); err == nil {
+		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 			prefix = netip.PrefixFrom(a, a.BitLen())
 		}
 	}
@@ -287,7 +287,7 @@ func (r *natRule) listens() []config.Field[config.Listen] {
 	out := make([]config.Field[config.Listen], len(r.ports))
 	for i, ports := range r.ports {
 		l := config.Listen{Addr: r.addr, Interface: r.iface, From: ports.from, To: ports.to}
-		if !writable(l) {
+		if !writable(l, config.ParseListen) {
 			l.Interface = ""
 		}
 		out[i] = config.At(l, r.pos)

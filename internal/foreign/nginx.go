@@ -151,7 +151,7 @@ func (x *nginx) resolver(n *node) {
 	for _, w := range n.words[1:] {
 		name, value, isParam := strings.Cut(w.text, "=")
 		if !isParam {
-			if ns, err := config.ParseNameserver(nameserverText(w.text)); err == nil {
+			if ns, err := nameserver(w.text); err == nil {
 				x.file.DNS.Servers = append(x.file.DNS.Servers, config.At(ns, n.pos))
 			} else {
 				x.lost(n.stmt, fmt.Sprintf("%s is not the IP address of a DNS server", quote(w.text)))
@@ -172,14 +172,6 @@ func (x *nginx) resolver(n *node) {
 		x.carry(n.stmt)
 		x.note(n.stmt, "%s becomes `dns`, which midspan has once, for the names of all routes", n)
 	}
-}
-
-// nameserverText is an address as nginx writes it, [::1] also without a port.
-func nameserverText(s string) string {
-	if strings.HasSuffix(s, "]") {
-		return strings.Trim(s, "[]")
-	}
-	return s
 }
 
 // settings are c as a route has them.

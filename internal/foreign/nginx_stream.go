@@ -182,7 +182,7 @@ func (x *nginx) soKeepalive(n *node, value string, c *nginxSettings) {
 			x.note(n.stmt, "%s: so_keepalive=%s is not carried over: %s is not a time", n, printable(value), quote(parts[i]))
 			return
 		}
-		*at = config.At(x.within(n.pos, max(d, time.Second), time.Second, time.Hour), n.pos)
+		*at = config.At(x.within(n.pos, max(d, time.Second), time.Second, 9*time.Hour), n.pos)
 	}
 	if parts[2] != "" {
 		v, ok := x.serverNumber(n, word{text: "so_keepalive=" + value}, parts[2], 1, 127)

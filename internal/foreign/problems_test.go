@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -101,5 +102,23 @@ func TestWrongFormat(t *testing.T) {
 				t.Errorf("%s as %s: got %v, want one line with %q", path, ext, err, want)
 			}
 		}
+	}
+}
+
+// TestComments: what stands in comments does not make a file another format.
+func TestComments(t *testing.T) {
+	const others = "# ./ip_fwd.sh -i eth0 -f 80 -a a -b 1\n # stream {\n#*nat\n# -A PREROUTING\n#listen l\n# routes:\n"
+	for _, path := range inputs(t) {
+		run := importers[filepath.Ext(path)]
+		if filepath.Ext(path) == ".conf" {
+			run = nginxFile // the one from the disk reads its own data
+		}
+		if _, _, err := run("in", append([]byte(others), read(t, path)...)); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	bare := "server { listen 80; proxy_pass a.b:1; }\n"
+	if _, _, err := nginxFile("in", []byte(bare)); err != nil {
+		t.Errorf("the inside of a stream block: %v", err)
 	}
 }

@@ -58,7 +58,7 @@ const (
 	formatIPTables = "iptables"
 )
 
-// The order matters: the first that matches is believed.
+// The order matters: of several that match, the first is named.
 var formats = []format{
 	{"midspan", "this looks like a midspan.yaml, which needs no import", regexp.MustCompile(`(?m)^routes:\s*(#.*)?$`)},
 	{formatIPTables, "this looks like the output of iptables-save: use `midspan import iptables`", regexp.MustCompile(`(?m)^(\*(nat|filter|mangle|raw)\s*$|(\[\d+:\d+\]\s+)?-A [A-Z])`)},
@@ -70,15 +70,29 @@ var formats = []format{
 
 // otherFormat says, after a "; ", what text looks like if not like own.
 func otherFormat(text, own string) string {
+	text = uncommented(text)
+	hint := ""
 	for _, f := range formats {
-		if f.name != own && f.re.MatchString(text) {
-			return "; " + f.hint
-		}
-		if f.name == own && f.re.MatchString(text) {
+		switch found := f.re.MatchString(text); {
+		case found && f.name == own:
 			return ""
+		case found && hint == "":
+			hint = "; " + f.hint
 		}
 	}
-	return ""
+	return hint
+}
+
+// uncommented is text without the lines that are comments: they may well show
+// what the file replaces.
+func uncommented(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(strings.TrimLeft(line, " \t"), "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // readable is data as text, or the reason why it is none.

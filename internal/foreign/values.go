@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -8,19 +9,14 @@ import (
 	"midspan/internal/config"
 )
 
-// within is d in the range of a setting of the file and in a form that the
-// file can write: whole seconds, or below one second whole milliseconds.
+// within is d in the range of a setting of the file, in whole milliseconds.
 func (l *ledger) within(pos config.Pos, d, lo, hi time.Duration) time.Duration {
-	unit := time.Second
-	if d < time.Second {
-		unit = time.Millisecond
-	}
 	fit := min(max(d, lo), hi)
-	if rest := fit % unit; rest != 0 {
-		fit += unit - rest
+	if rest := fit % time.Millisecond; rest != 0 {
+		fit += time.Millisecond - rest
 	}
 	if fit != d {
-		l.notes.Addf(pos, "%s is carried over as %s: the setting goes from %s to %s, in whole seconds above 1s", d, config.FormatDuration(fit), config.FormatDuration(lo), config.FormatDuration(hi))
+		l.notes.Addf(pos, "%s is carried over as %s: the setting goes from %s to %s, in milliseconds", d, config.FormatDuration(fit), config.FormatDuration(lo), config.FormatDuration(hi))
 	}
 	return fit
 }
@@ -92,15 +88,42 @@ func leadingTime(s string, units []unit, bare time.Duration) (d time.Duration, r
 	return time.Duration(n) * of, rest, true
 }
 
-// target is a host and a port (0 or shift: the listener's) as a Target.
-func target(host string, port string) (config.Target, error) {
+// target is a host and a port ("", +N: the listener's) as a Target.
+func target(host, port string) (config.Target, error) {
 	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
 		host = "[" + host + "]"
 	}
 	if port != "" {
 		host += ":" + port
 	}
-	return config.ParseTarget(host)
+	t, err := config.ParseTarget(host)
+	if err == nil && !writable(t, config.ParseTarget) {
+		err = fmt.Errorf("server %q: %q is not a host name or an IP address", host, t.Host)
+	}
+	return t, err
+}
+
+// writable tells whether the file can have v: written and read again it is the
+// same, and it is plain text. A name from a foreign file may have any bytes.
+func writable[T interface {
+	comparable
+	String() string
+}](v T, parse func(string) (T, error)) bool {
+	text := v.String()
+	again, err := parse(text)
+	return err == nil && again == v && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+}
+
+// nameserver reads the address of a DNS server, [::1] also without a port.
+func nameserver(s string) (config.Nameserver, error) {
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		s = s[1 : len(s)-1]
+	}
+	ns, err := config.ParseNameserver(s)
+	if err == nil && !writable(ns, config.ParseNameserver) {
+		err = fmt.Errorf("%q is not an IP address", s)
+	}
+	return ns, err
 }
 
 // splitPort cuts host:port at the last colon that is not inside brackets, as

@@ -40,7 +40,7 @@ const (
 func New(f *config.File) (*Plan, config.Problems, error) {
 	b := &builder{file: f}
 	p := b.plan()
-	b.conflicts(p)
+	b.conflicts()
 	if err := b.problems.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -270,28 +270,42 @@ func firstSet(ps ...config.Pos) config.Pos {
 	return config.Pos{}
 }
 
-// conflicts reports every pair of listeners that cannot both be bound.
-func (b *builder) conflicts(*Plan) {
-	for i, l := range b.listeners {
-		for _, m := range b.listeners[:i] {
-			if !l.overlaps(m.Listen) {
-				continue
-			}
-			// Health and admin have default addresses: then blame the route.
-			at, other := l, m
-			if at.pos == (config.Pos{}) {
-				at, other = m, l
-			}
-			where := "by default"
-			if other.pos != (config.Pos{}) {
-				where = fmt.Sprintf("line %d", other.pos.Line)
-			}
-			hint := "choose another port"
-			if other.owner == "health" || other.owner == "admin" {
-				hint += fmt.Sprintf(", or set `%s: \":PORT\"`", other.owner)
-			}
-			b.problems.Addf(at.pos, "%s listens on %s, which %s has already (%s); %s", at.owner, strings.TrimPrefix(at.String(), "*:"), other.owner, where, hint)
-			break
+// conflicts reports every listener that cannot be bound because of one before.
+func (b *builder) conflicts() {
+	byPort := map[uint16][]listener{}
+	for _, l := range b.listeners {
+		if other, found := taken(byPort, l); found {
+			b.conflict(l, other)
+		}
+		for port := int(l.From); port <= int(l.To); port++ {
+			byPort[uint16(port)] = append(byPort[uint16(port)], l)
 		}
 	}
+}
+
+func taken(byPort map[uint16][]listener, l listener) (listener, bool) {
+	for port := int(l.From); port <= int(l.To); port++ {
+		for _, other := range byPort[uint16(port)] {
+			if l.overlaps(other.Listen) {
+				return other, true
+			}
+		}
+	}
+	return listener{}, false
+}
+
+func (b *builder) conflict(l, other listener) {
+	// Health and admin have default addresses: then blame the route.
+	if l.pos == (config.Pos{}) {
+		l, other = other, l
+	}
+	where := "by default"
+	if other.pos != (config.Pos{}) {
+		where = fmt.Sprintf("line %d", other.pos.Line)
+	}
+	hint := "choose another port"
+	if other.owner == "health" || other.owner == "admin" {
+		hint += fmt.Sprintf(", or set `%s: \":PORT\"`", other.owner)
+	}
+	b.problems.Addf(l.pos, "%s listens on %s, which %s has already (%s); %s", l.owner, strings.TrimPrefix(l.String(), "*:"), other.owner, where, hint)
 }

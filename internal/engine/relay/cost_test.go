@@ -19,6 +19,7 @@ import (
 
 	"midspan/internal/config"
 	"midspan/internal/engine"
+	"midspan/internal/freeport"
 	"midspan/internal/plan"
 )
 
@@ -49,12 +50,11 @@ func child(to string) error {
 			return err
 		}
 	}
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
-	addr := probe.Addr().String()
-	probe.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	e, err := New(Options{})
 	if err != nil {
 		return err
@@ -288,12 +288,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := probe.Addr().String()
-	probe.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q}}", addr, echoServer(t)))
 	if err != nil {
 		t.Fatal(err)
@@ -324,12 +319,11 @@ func TestPanicEndsOneConnection(t *testing.T) {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // TestReasons: the two lists of reasons are in the same order.
