@@ -21,16 +21,14 @@ const (
 // serveFlag makes the program a web server: demo -serve ADDRESS.
 const serveFlag = "-serve"
 
-// serve answers every request with 16 KiB and its own address.
-func serve(addr string) {
+// serve answers every request with 16 KiB and its own address, until it fails.
+func serve(addr string) error {
 	body := make([]byte, bodySize)
 	host, _, _ := net.SplitHostPort(addr) // the demo wrote it
-	err := http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Served-By", host)
 		_, _ = w.Write(body) // the client may be gone
 	}))
-	fmt.Fprintln(os.Stderr, "demo: web server:", err)
-	os.Exit(1)
 }
 
 // load are clients that ask without pause, a new connection for each request.

@@ -18,8 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == serveFlag {
-		serve(os.Args[2])
-		return
+		fail(serve(os.Args[2]))
 	}
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: demo path/to/midspan (make demo does it)")
@@ -30,9 +29,14 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := show(ctx, os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
+		cancel()
+		fail(err)
 	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "demo:", err)
+	os.Exit(1)
 }
 
 // show runs the demonstration and fails when a request did.
