@@ -28,17 +28,20 @@ func ParseListen(s string) (Listen, error) {
 	if l.From, l.To, err = parsePorts(ports); err != nil {
 		return l, fmt.Errorf("listen address %q: %w; write a port (1434), a range (9092-9094), ADDRESS:PORT or %%INTERFACE:PORT", s, err)
 	}
-	host, l.Interface, _ = cutInterface(host)
-	if l.Interface != "" && !validInterface(l.Interface) {
+	var named bool
+	if host, l.Interface, named = cutInterface(host); named && !validInterface(l.Interface) {
 		return l, fmt.Errorf("listen address %q: %q is not an interface name; write %%eth0:PORT", s, l.Interface)
 	}
 	if host == "" || host == "*" {
 		return l, nil
 	}
-	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	bare, bracketed := host, false
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		bare, bracketed = strings.CutSuffix(inner, "]")
+	}
 	l.Addr, err = netip.ParseAddr(bare)
 	switch {
-	case err != nil || l.Addr.Is6() != strings.HasPrefix(host, "["):
+	case err != nil || l.Addr.Is6() != bracketed:
 		hint := "write an address of this machine, [IPv6]:PORT, or only the port for all of them"
 		if validInterface(host) && strings.Trim(host, "0123456789.") != "" {
 			hint = fmt.Sprintf("for an interface write %%%s:%s", host, ports)
