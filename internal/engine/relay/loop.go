@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -31,6 +32,8 @@ type loop struct {
 	closing  []int32           // closed after the batch: see closeLater
 	timers   timers
 	resumeAt time.Duration // when a paused listener is next to be woken; 0: none
+	atLimit  atomic.Int32  // listeners paused at a limit; read by all loops
+	nudged   atomic.Bool   // a connection has ended: look at those again
 
 	pairs     []*pair // by slot
 	free      []uint32
@@ -47,14 +50,6 @@ type loop struct {
 	calls    []func()
 }
 
-// socket is this loop's socket of a listener.
-type socket struct {
-	*listener
-	fd    int32
-	slot  uint32
-	retry time.Duration // paused until then; 0: not paused
-}
-
 // An event says whose it is by a slot (a place in pairs or listeners), which of
 // the slot's descriptors (bits below), and the generation of the slot: a slot
 // is used again, and an event of its former user must not reach the next.
@@ -65,15 +60,6 @@ const (
 	whichWake     = 1<<whichBits - 2
 	maxAttempts   = 64
 	maxSlots      = 1 << (31 - whichBits)
-)
-
-const (
-	acceptBatch = 64
-	// shortage is how long a listener rests when the machine has no fd or
-	// memory for another connection.
-	shortage = 100 * time.Millisecond
-	// full is how often a listener that has reached a limit looks again.
-	full = 5 * time.Millisecond
 )
 
 func newLoop(e *Engine, id int) (*loop, error) {
@@ -219,14 +205,22 @@ func (l *loop) call(f func()) {
 		f()
 	})
 	l.mu.Unlock()
-	one := uint64(1)
-	unix.Write(l.wakefd, (*[8]byte)(unsafe.Pointer(&one))[:])
+	l.awaken()
 	<-done
+}
+
+// awaken makes the loop run its calls. It may be called from any goroutine.
+func (l *loop) awaken() {
+	one := uint64(1)
+	unix.Write(l.wakefd, (*[8]byte)(unsafe.Pointer(&one))[:]) // fails only where a wake-up is pending anyway
 }
 
 func (l *loop) runCalls() {
 	var b [8]byte
 	read(int32(l.wakefd), b[:])
+	if l.nudged.Swap(false) {
+		l.retryLimits()
+	}
 	l.mu.Lock()
 	calls := l.calls
 	l.calls = nil
@@ -262,89 +256,6 @@ func (l *loop) closeNow() {
 		closeFD(fd)
 	}
 	l.closing = l.closing[:0]
-}
-
-func (l *loop) addListener(ln *listener) {
-	s := &socket{listener: ln, fd: int32(ln.fds[l.id])}
-	i := slices.Index(l.listeners, nil)
-	if i < 0 {
-		i = len(l.listeners)
-		l.listeners = append(l.listeners, nil)
-	}
-	s.slot = uint32(i)
-	l.listeners[i] = s
-	l.watch(s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
-}
-
-// removeListener takes what waits in the accept queue, then closes: a client
-// whose handshake is done must not be reset because of a reload.
-func (l *loop) removeListener(ln *listener) {
-	for i, s := range l.listeners {
-		if s != nil && s.listener == ln {
-			for l.acceptFrom(s) {
-			}
-			unix.Close(int(s.fd))
-			l.listeners[i] = nil
-			return
-		}
-	}
-}
-
-// acceptFrom takes a batch of new connections and tells whether there may be
-// more. At a limit they are left in the kernel's
-// queue, where they wait as they would for a busy server.
-func (l *loop) acceptFrom(s *socket) bool {
-	r := s.route.Load()
-	for range acceptBatch {
-		if set := r.set.Load(); r.active.Load() >= int64(set.MaxConnections) && set.MaxConnections > 0 {
-			l.pause(s, full)
-			return false
-		}
-		if l.e.active.Load() >= l.e.limit.Load() {
-			l.e.complain("the limit of connections is reached; more wait in the listen queue", "max_connections", l.e.limit.Load())
-			l.pause(s, full)
-			return false
-		}
-		fd, client, e := accept(int(s.fd))
-		switch {
-		case e == 0:
-			l.open(s, r, fd, client)
-		case e == unix.EAGAIN:
-			return false
-		case isShortage(e):
-			l.e.acceptErrors.Add(1)
-			l.e.complain("cannot accept connections: this machine is out of something", "error", e.Error(), "route", r.name)
-			l.pause(s, shortage)
-			return false
-		}
-		// What else accept(2) reports is an error of that one connection.
-	}
-	return true
-}
-
-func (l *loop) pause(s *socket, d time.Duration) {
-	if s.retry == 0 {
-		l.control(unix.EPOLL_CTL_MOD, s.fd, 0, s.slot, whichListener, 0)
-	}
-	s.retry = l.now + d
-	if l.resumeAt == 0 || s.retry < l.resumeAt {
-		l.resumeAt = s.retry
-	}
-}
-
-// resume wakes the listeners whose pause is over.
-func (l *loop) resume() {
-	l.resumeAt = 0
-	for _, s := range l.listeners {
-		switch {
-		case s == nil || s.retry == 0:
-		case s.retry <= l.now:
-			s.retry = 0
-			l.control(unix.EPOLL_CTL_MOD, s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
-		case l.resumeAt == 0 || s.retry < l.resumeAt:
-			l.resumeAt = s.retry
-		}
-	}
 }
 
 func (l *loop) fireTimers() {

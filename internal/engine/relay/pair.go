@@ -286,6 +286,7 @@ func (l *loop) finish(p *pair) {
 	p.gen++
 	p.dial = nil
 	l.free = append(l.free, p.slot)
+	l.e.roomMade()
 }
 
 // record reports the start or the end of p.

@@ -46,8 +46,10 @@ type Engine struct {
 	loops []*loop
 	done  sync.WaitGroup
 
-	active       atomic.Int64 // connections now
-	limit        atomic.Int64 // how many there may be
+	active       atomic.Int64  // connections now
+	limit        atomic.Int64  // how many there may be
+	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
+	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64
 	panics       atomic.Uint64
 	lastComplain atomic.Int64 // when a shortage was last logged, unix seconds
