@@ -23,9 +23,10 @@ func forwardCommand(ui *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "forward LISTEN HOST:PORT [HOST:PORT …]",
 		Short: "Forward one route without a file",
-		Long: `Forward one route without a file, until SIGTERM or SIGINT. ip_fwd.sh's flags are
-taken as they are. Probe endpoint, admin and control socket are off unless asked
-for, so that several can run side by side.`,
+		Long: `Forward one route without a file, until SIGTERM (live connections are waited
+for) or SIGINT (they are reset). ip_fwd.sh's flags are taken as they are. Probe
+endpoint, admin and control socket are off unless asked for, so that several can
+run side by side.`,
 		Example: `  midspan forward 1434 sqlserver1.org.example.com:1433
   midspan forward -i eth0 -f 9092 -a kafka1.corp.example.com -b 9092`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -48,7 +49,7 @@ for, so that several can run side by side.`,
 	fs.StringVar(&f.check, "check", "off", "test the servers: tcp, off, or an HTTP path")
 	fs.StringVar(&f.health, "health", "off", "answer the load balancer's probe here (:8080)")
 	fs.StringVar(&f.admin, "admin", "off", "serve status and metrics here (127.0.0.1:9600)")
-	fs.StringVar(&f.control, "control", "off", "control socket, for `midspan status --control PATH`")
+	fs.StringVar(&f.control, "control", "off", "control socket, for status --control PATH")
 	fs.StringVar(&f.log, "log", "json", "access log: json, tcplog or off")
 	return c
 }

@@ -31,8 +31,9 @@ func importCommand(ui *ui) *cobra.Command {
 		Use:   "import " + strings.Join(formats, "|") + " [FILE]",
 		Short: "Turn another program's configuration into a midspan.yaml",
 		Long: `Turn another program's configuration into a midspan.yaml, on standard output.
-What is not carried over, or works in another way, is said with its line, both on
-stderr and in the file's head. Without FILE, standard input is read.
+What is not carried over, or works in another way, is said with its line: on stderr,
+what widens access first, and in the file's head, which also has the lines that need
+no counterpart. Without FILE, standard input is read.
 
   haproxy   an haproxy.cfg
   nginx     an nginx.conf, with its includes
@@ -59,7 +60,7 @@ stderr and in the file's head. Without FILE, standard input is read.
 			return ui.imported(imported, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print file and notes as JSON")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the file and both lists as JSON")
 	return c
 }
 
@@ -71,12 +72,13 @@ func (u *ui) imported(i *foreign.Import, asJSON bool) error {
 		_, _, err = plan.New(f)
 	}
 	if asJSON {
-		return u.json(map[string]any{"file": string(text), "notes": i.Notes.Lines(), "problems": lines(err)})
+		return u.json(map[string]any{"file": string(text), "notes": i.Notes.Lines(), "needless": i.Needless.Lines(), "problems": lines(err)})
 	}
 	if _, err := u.out.Write(text); err != nil {
 		return err
 	}
-	u.problems("note", yellow, i.Notes)
+	u.problems("note", yellow, i.Ranked())
+	u.say("%s", summary(i))
 	if err != nil {
 		u.fail(err)
 		u.say("the file needs an edit before it can be run")
@@ -90,13 +92,36 @@ func lines(err error) []string {
 	return ps.Lines()
 }
 
-// withNotes puts the notes into the file's head.
+// summary is the line after the notes: what came of the import, and how much
+// only the file's head has.
+func summary(i *foreign.Import) string {
+	text := count(len(i.File.Routes), "route") + ", " + count(len(i.Notes), "note")
+	noun := "more line"
+	if len(i.Notes) == 0 {
+		noun = "line"
+	}
+	switch n := len(i.Needless); n {
+	case 0:
+	case 1:
+		text += "; 1 " + noun + " needs no counterpart (the head of the file names it)"
+	default:
+		text += "; " + count(n, noun) + " need no counterpart (the head of the file names them)"
+	}
+	return text
+}
+
+// withNotes puts both lists into the file's head.
 func withNotes(i *foreign.Import) *config.File {
 	f := *i.File
-	if len(i.Notes) > 0 {
-		f.Comment += "\n\nNot carried over, or in another way:\n  " + strings.Join(i.Notes.Lines(), "\n  ")
-	}
+	f.Comment += headed("Not carried over, or in another way", i.Notes) + headed("Needs no counterpart", i.Needless)
 	return &f
+}
+
+func headed(title string, notes config.Problems) string {
+	if len(notes) == 0 {
+		return ""
+	}
+	return "\n\n" + title + ":\n  " + strings.Join(notes.Lines(), "\n  ")
 }
 
 func fromText(read func(name string, data []byte) (*foreign.Import, error)) func(*ui, string) (*foreign.Import, error) {

@@ -82,7 +82,7 @@ func drainCommand(ui *ui) *cobra.Command {
 		Short: "Stop softly: fail the probe, stop listening, let connections end",
 		Long: `Stop softly. The probe answers 503 at once; after drain.detection the listeners
 close; live connections then get drain.timeout to end. Same as SIGTERM.`,
-		Example: "  midspan drain --wait",
+		Example: "  midspan drain --wait   # exit code 1 if connections had to be reset at the end",
 		Args:    cobra.NoArgs,
 	}, func(c *cobra.Command, d *admin.Client, _ []string) error {
 		if err := d.Drain(c.Context()); err != nil {
@@ -100,28 +100,39 @@ close; live connections then get drain.timeout to end. Same as SIGTERM.`,
 
 // watchDrain shows what is left until the daemon no longer answers.
 func (u *ui) watchDrain(ctx context.Context, d *admin.Client) error {
-	last := -1
+	left, until := -1, time.Time{}
 	for {
 		s, err := d.Status(ctx)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
 			u.clearLine()
-			if ctx.Err() != nil {
-				return ctx.Err()
+			return ctx.Err()
+		case err != nil:
+			u.clearLine()
+			if left > 0 && !time.Now().Before(until) {
+				u.say("ended at the drain timeout: %s reset", wasOrWere(left))
+				return errNo
 			}
 			u.say("drained")
 			return nil
-		}
-		if s.State != daemon.Draining {
+		case s.State != daemon.Draining:
 			return errors.New("the daemon runs again: another one has taken its place")
 		}
-		if n := s.Engine.Connections; n != last {
-			u.progress("draining: %s left, until %s at the latest", count(n, "connection"), s.DrainUntil.Local().Format(time.TimeOnly))
-			last = n
+		until = s.DrainUntil
+		if n := s.Engine.Connections; n != left {
+			u.progress("draining: %s left, until %s at the latest", count(n, "connection"), until.Local().Format(time.TimeOnly))
+			left = n
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+func wasOrWere(n int) string {
+	if n == 1 {
+		return "1 connection was"
+	}
+	return fmt.Sprintf("%d connections were", n)
 }

@@ -13,7 +13,7 @@ func planCommand(ui *ui) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "plan FILE",
-		Short:   "Show what the file comes to, with every default filled in",
+		Short:   "Show the routes of a file (--json: with every default filled in)",
 		Example: "  midspan plan midspan.yaml\n  midspan plan --json midspan.yaml | jq '.routes[].listen'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -29,7 +29,7 @@ func planCommand(ui *ui) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print the whole plan as JSON")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the whole plan as JSON, with every default")
 	return c
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -50,6 +52,7 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 	records := accesslog.New(log)
 	defer records.Close() // it has told the log what it could not write
 	var front *admin.Server
+	var once sync.Once
 	d := daemon.New(daemon.Options{
 		Load: load,
 		Engine: func(h engine.Hooks) (engine.Engine, error) {
@@ -59,7 +62,13 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 			if err := front.Use(p); err != nil {
 				return err
 			}
-			return records.Use(p.Log)
+			if err := records.Use(p.Log); err != nil {
+				return err
+			}
+			once.Do(func() {
+				log.Info("serving", "probe", p.Health.Listen, "admin", p.Admin, "control", cmp.Or(p.Control, admin.DefaultControl()))
+			})
+			return nil
 		},
 		Record: records.Record,
 		Notify: func(state string) { _, _ = sd.SdNotify(false, state) }, // no service manager is no error
@@ -69,6 +78,8 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 	defer front.Close() // nothing is left to do about an error
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	// A reader of stdout or stderr that goes away must not end the daemon.
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -85,5 +96,9 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 			d.Drain()
 		}
 	}()
-	return d.Run(ctx)
+	err := d.Run(ctx)
+	if ctx.Err() != nil {
+		log.Warn("stopped at once: connections that were left are reset")
+	}
+	return err
 }

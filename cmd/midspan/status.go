@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"midspan/internal/admin"
+	"midspan/internal/daemon"
 	"midspan/internal/engine"
 )
 
@@ -43,17 +46,20 @@ machine should get new connections, 1 when not.`,
 }
 
 func (u *ui) status(s admin.Status) {
-	fmt.Fprintf(u.out, "midspan %s, %s for %s, %d of %d connections\n", s.Version.Version, s.State, age(s.Since), s.Engine.Connections, s.Engine.MaxConnections)
-	if s.NotReady != "" {
+	fmt.Fprintf(u.out, "midspan %s, %s for %s, %d of %d connections\n", s.Version.Version, s.State, age(s.StateSince), s.Engine.Connections, s.Engine.MaxConnections)
+	switch {
+	case s.State == daemon.Draining:
+		fmt.Fprintf(u.out, "DRAINING: no new connections; those that live have until %s\n", s.DrainUntil.Local().Format(time.DateTime))
+	case s.NotReady != "":
 		fmt.Fprintf(u.out, "NOT READY for new connections: %s\n", s.NotReady)
 	}
 	if s.FailedLoad != "" {
 		fmt.Fprintf(u.out, "The last reload failed:\n%s\n", s.FailedLoad)
 	}
 	fmt.Fprintln(u.out)
-	u.table("ROUTE LISTEN CONNS ACCEPTED UP DOWN SERVERS", routeRows(s.Engine.Routes))
+	u.table("ROUTE LISTEN CONNS ACCEPTED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
 	fmt.Fprintln(u.out)
-	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s.Engine.Routes))
+	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s))
 	if rows := nameRows(s); len(rows) > 0 {
 		fmt.Fprintln(u.out)
 		u.table("NAME LAST-ANSWER PROBLEM", rows)
@@ -63,18 +69,21 @@ func (u *ui) status(s admin.Status) {
 	}
 }
 
-func routeRows(routes []engine.RouteStatus) [][]string {
+func routeRows(s admin.Status) [][]string {
 	var rows [][]string
-	for _, r := range routes {
+	for _, r := range s.Engine.Routes {
 		up := 0
 		for _, e := range r.Endpoints {
-			if e.Up {
+			if e.Up && !e.LastResort {
 				up++
 			}
 		}
-		listen := summary(r.Listening)
-		if r.Removed {
+		listen := brief(r.Listening)
+		switch {
+		case r.Removed:
 			listen = "(removed)"
+		case len(r.Listening) == 0 && s.State == daemon.Draining:
+			listen = "(closed)"
 		}
 		rows = append(rows, []string{
 			r.Name, listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
@@ -84,8 +93,8 @@ func routeRows(routes []engine.RouteStatus) [][]string {
 	return rows
 }
 
-// summary is a list short enough for a table.
-func summary(list []string) string {
+// brief is a list short enough for a table.
+func brief(list []string) string {
 	switch {
 	case len(list) == 0:
 		return "-"
@@ -95,24 +104,41 @@ func summary(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-func endpointRows(routes []engine.RouteStatus) [][]string {
+func endpointRows(s admin.Status) [][]string {
+	checks := map[netip.AddrPort]admin.Check{}
+	for _, c := range s.Health {
+		if old, seen := checks[c.Endpoint]; !seen || old.Up { // of several checks, one that fails
+			checks[c.Endpoint] = c
+		}
+	}
 	var rows [][]string
-	for _, r := range routes {
+	for _, r := range s.Engine.Routes {
 		for _, e := range r.Endpoints {
-			state, addr := "up", e.Addr.String()
-			switch {
-			case !e.Addr.IsValid():
-				state, addr = "NO ADDRESS", "-"
-			case !e.Up:
-				state = "DOWN"
-			}
+			addr, state, problem := endpointState(e, checks[e.Addr])
 			rows = append(rows, []string{
 				r.Name, e.Server, addr, state, strconv.Itoa(e.Active),
-				strconv.FormatUint(e.Connects, 10), strconv.FormatUint(e.Failures, 10), cmp.Or(e.LastError, "-"),
+				strconv.FormatUint(e.Connects, 10), strconv.FormatUint(e.Failures, 10), cmp.Or(problem, "-"),
 			})
 		}
 	}
 	return rows
+}
+
+// endpointState is how an endpoint is, since when, and why.
+func endpointState(e engine.EndpointStatus, check admin.Check) (addr, state, problem string) {
+	since := ""
+	if !check.Since.IsZero() {
+		since = " " + age(check.Since)
+	}
+	switch {
+	case !e.Addr.IsValid():
+		return "-", "NO ADDRESS", ""
+	case e.LastResort: // no check, all connects fail, nothing better
+		return e.Addr.String(), "FAILING" + since, e.LastError
+	case !e.Up:
+		return e.Addr.String(), "DOWN" + since, cmp.Or(check.LastError, e.LastError)
+	}
+	return e.Addr.String(), "up", e.LastError
 }
 
 // nameRows are the names whose look-up fails.
@@ -144,12 +170,19 @@ func connsCommand(ui *ui) *cobra.Command {
 		if !ok {
 			return usageError{c, fmt.Errorf("unknown order %q; use age, bytes or idle", sortBy)}
 		}
+		from, err := parseClient(client)
+		if err != nil {
+			return usageError{c, err}
+		}
 		conns, err := d.Conns(c.Context())
+		if err == nil && route != "" {
+			err = knownRoute(c.Context(), d, route)
+		}
 		if err != nil {
 			return err
 		}
 		conns = slices.DeleteFunc(conns, func(c engine.Conn) bool {
-			return (route != "" && c.Route != route) || (client != "" && c.Client.Addr().String() != client)
+			return (route != "" && c.Route != route) || !from.Contains(c.Client.Addr().Unmap())
 		})
 		slices.SortStableFunc(conns, order)
 		if asJSON {
@@ -158,15 +191,51 @@ func connsCommand(ui *ui) *cobra.Command {
 			}
 			return ui.json(conns)
 		}
-		ui.table("ID ROUTE CLIENT SERVER ENDPOINT STATE AGE IDLE UP DOWN", connRows(conns))
+		ui.table("ID ROUTE CLIENT SERVER ENDPOINT STATE AGE IDLE TO-SERVER TO-CLIENT", connRows(conns))
 		return nil
 	})
 	fs := c.Flags()
 	fs.StringVar(&route, "route", "", "only this route's")
-	fs.StringVar(&client, "client", "", "only those from this address")
+	fs.StringVar(&client, "client", "", "only those from this address or network (10.0.0.0/8)")
 	fs.StringVar(&sortBy, "sort", "age", "order: age (oldest first), bytes (most first) or idle (longest first)")
 	fs.BoolVar(&asJSON, "json", false, "print as JSON")
 	return c
+}
+
+// clients is a set of client addresses: a network, or all.
+type clients struct{ netip.Prefix }
+
+func (c clients) Contains(a netip.Addr) bool { return !c.IsValid() || c.Prefix.Contains(a) }
+
+func parseClient(s string) (clients, error) {
+	if s == "" {
+		return clients{}, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return clients{netip.PrefixFrom(a, a.BitLen())}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return clients{}, fmt.Errorf("client %q is neither an address nor a network; write 10.0.0.7 or 10.0.0.0/8", s)
+	}
+	return clients{p}, nil
+}
+
+// knownRoute fails for a route that the daemon does not have: no rows would
+// look like no connections.
+func knownRoute(ctx context.Context, d *admin.Client, name string) error {
+	s, err := d.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, r := range s.Engine.Routes {
+		if r.Name == name {
+			return nil
+		}
+		names = append(names, r.Name)
+	}
+	return fmt.Errorf("there is no route %q; the routes are %s", name, strings.Join(names, ", "))
 }
 
 var connOrders = map[string]func(a, b engine.Conn) int{

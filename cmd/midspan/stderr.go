@@ -8,7 +8,7 @@ import (
 
 // patientWriter hands what is written to a goroutine, so that whoever logs
 // never waits for a stuck terminal or journal: the data path logs, too. What
-// does not fit is dropped and counted.
+// does not fit is dropped.
 type patientWriter struct {
 	to    io.Writer
 	lines chan []byte

@@ -207,6 +207,8 @@ func staleSocket(t *testing.T, path string) {
 
 func TestControlSocket(t *testing.T) {
 	dir := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	typo := filepath.Join(dir, "no/such/sock")
 	stale, alive, file := filepath.Join(dir, "stale"), filepath.Join(dir, "alive"), filepath.Join(dir, "file")
 	staleSocket(t, stale)
 	ln, err := net.Listen("unix", alive)
@@ -221,6 +223,7 @@ func TestControlSocket(t *testing.T) {
 	for path, want := range map[string]string{
 		stale:                          "",
 		filepath.Join(dir, "new/sock"): "", // with its directory
+		typo:                           "control: cannot listen on " + typo + ": no such file or directory; set `control:` to a path that this user may write, or to off",
 		alive:                          fmt.Sprintf("control: another midspan (pid %d) uses %s; set `control:` to another path", os.Getpid(), alive),
 		file:                           "control: " + file + " exists and is no socket; remove it, or set `control:` to another path",
 		"@midspan":                     "control: @midspan is an abstract socket, which every user may connect to; set `control:` to a path",

@@ -72,9 +72,15 @@ func (p controlPlace) listen([slots]*endpoint) (net.Listener, error) {
 	return ln, nil
 }
 
-// makeDir makes the directory of the socket. Under /tmp anybody may have made
-// it before us, to put a socket of theirs in the place of ours.
+// makeDir makes the directory of the socket, where directories come and go with
+// the boot; elsewhere one that is missing is a mistake. Under /tmp anybody may
+// have made it before us, to put a socket of theirs in the place of ours.
 func makeDir(dir string) error {
+	switch filepath.Dir(dir) {
+	case "/run", "/var/run", os.Getenv("XDG_RUNTIME_DIR"), os.TempDir():
+	default:
+		return nil
+	}
 	mode := fs.FileMode(0o755)
 	private := dir == temporaryDir()
 	if private {

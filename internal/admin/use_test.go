@@ -142,7 +142,7 @@ func TestListenErrors(t *testing.T) {
 		listen plan.Listen
 		want   string
 	}{
-		{plan.Listen{Interface: "absent0", From: 8080, To: 8080}, "health: cannot listen on *%absent0:8080: no such device (there is no interface absent0); set `health: \":PORT\"`"},
+		{plan.Listen{Interface: "absent0", From: 8080, To: 8080}, "health: cannot listen on %absent0:8080: no such device (there is no interface absent0); set `health: \":PORT\"`"},
 		{plan.Listen{Addr: netip.MustParseAddr("203.0.113.9"), From: 8080, To: 8080}, "cannot assign requested address (this host does not have the address)"},
 	} {
 		_, err := tcpPlace{tt.listen, "health", ":PORT"}.listen([slots]*endpoint{})

@@ -91,11 +91,28 @@ func ownHost(host string) bool {
 // out, and the rest is still there.
 func (s *Server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(newCollector(s.snapshot), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(newCollector(s.snapshot), collectors.NewGoCollector(), processCollector{collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})})
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      slog.NewLogLogger(s.o.Log.Handler(), slog.LevelWarn),
 	})
+}
+
+// processCollector leaves out the bytes of the whole network namespace, which
+// the process collector gives as if they were the process's.
+type processCollector struct{ prometheus.Collector }
+
+func (c processCollector) Collect(to chan<- prometheus.Metric) {
+	all := make(chan prometheus.Metric)
+	go func() {
+		defer close(all)
+		c.Collector.Collect(all)
+	}()
+	for m := range all {
+		if !strings.Contains(m.Desc().String(), "process_network_") {
+			to <- m
+		}
+	}
 }
 
 func (s *Server) conns() []engine.Conn {

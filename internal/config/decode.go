@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -83,9 +84,35 @@ func notText(data []byte) int {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 
-// syntax reports an error of the YAML library with its line, and a tab in the
-// indentation for what it is.
+// syntaxHints are mistakes that YAML's own messages do not explain, in the order
+// in which they are looked for, line by line.
+var syntaxHints = []struct {
+	line *regexp.Regexp // the first group is where the mistake is
+	text string
+}{
+	{regexp.MustCompile(`^ *(\t)[ \t]*\S`), "a tab in the indentation; YAML is indented with spaces"},
+	{regexp.MustCompile(`^[^#"']*[:,\[-] +(%[^\s,}\]]*)`), "a value that starts with %% must be in quotes; write %q"},
+	{regexp.MustCompile(`^[^#"']*[:,\[-] +(\*:[^\s,}\]]*)`), "a value that starts with * must be in quotes; write %q, or the port alone"},
+	{regexp.MustCompile(`^[^#"']*[:,\[-] +(\[[0-9a-fA-F:.]*\][^\s,}\]]*)`), "a value that starts with [ must be in quotes; write %q"},
+}
+
+// syntax reports an error of the YAML library: as one of the hints, or with the
+// line at which the text stops being YAML. (The library's own line is often that
+// of the block, or none.)
 func (d *decoder) syntax(err error, data []byte) {
+	lines := strings.Split(string(data), "\n")
+	for i, l := range lines {
+		for _, h := range syntaxHints {
+			if m := h.line.FindStringSubmatchIndex(l); m != nil {
+				text := h.text
+				if strings.Contains(text, "%q") {
+					text = fmt.Sprintf(text, clip(l[m[2]:m[3]]))
+				}
+				d.problems.Addf(Pos{d.file, i + 1, m[2] + 1}, "%s", text)
+				return
+			}
+		}
+	}
 	text, line := err.Error(), 1
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		text = m[2]
@@ -93,13 +120,30 @@ func (d *decoder) syntax(err error, data []byte) {
 			line, _ = strconv.Atoi(m[1])
 		}
 	}
-	for i, l := range bytes.Split(data, []byte("\n")) {
-		if blank := l[:len(l)-len(bytes.TrimLeft(l, " \t"))]; bytes.ContainsRune(blank, '\t') && len(blank) < len(l) {
-			d.problems.Addf(Pos{d.file, i + 1, bytes.IndexByte(l, '\t') + 1}, "a tab in the indentation; YAML is indented with spaces")
-			return
+	if n := firstBadLine(lines); n > 0 {
+		line = n
+	}
+	at := ""
+	if line <= len(lines) {
+		at = lines[line-1]
+	}
+	col := len(at) - len(strings.TrimLeft(at, " ")) + 1
+	d.problems.Addf(Pos{d.file, line, col}, "not YAML: %s; look at this line's indentation, brackets and quotes", text)
+}
+
+// firstBadLine is the line after the longest beginning of the text that is YAML,
+// or 0 where the text is too long to try.
+func firstBadLine(lines []string) int {
+	if len(lines) > 500 {
+		return 0
+	}
+	for n := len(lines) - 1; n > 0; n-- {
+		var doc yaml.Node
+		if yaml.Unmarshal([]byte(strings.Join(lines[:n], "\n")), &doc) == nil {
+			return n + 1
 		}
 	}
-	d.problems.Addf(Pos{d.file, line, 1}, "not YAML: %s", text)
+	return 1
 }
 
 // mapping calls f for each key of n, and reports keys that stand twice.
@@ -153,6 +197,26 @@ func clip(s string) string {
 		return strings.ToValidUTF8(s[:40], "") + "…"
 	}
 	return s
+}
+
+// elsewhere are the words of other programs for our keys.
+var elsewhere = map[string]string{
+	"bind": "listen", "port": "listen", "ports": "listen", "frontend": "listen",
+	"server": "to", "servers": "to", "backend": "to", "upstream": "to", "target": "to", "proxy_pass": "to",
+	"route": "routes", "maxconn": "max_connections", "resolver": "dns", "resolvers": "dns", "healthcheck": "check",
+}
+
+// suggestKey proposes the key that an unknown one may stand for, and which it
+// is, if it is one.
+func suggestKey(got string, keys []string) (hint, key string) {
+	if ours := elsewhere[got]; slices.Contains(keys, ours) {
+		return fmt.Sprintf("it is %q here", ours), ours
+	}
+	hint = suggest(got, keys)
+	if _, err := fmt.Sscanf(hint, "did you mean %q", &key); err != nil {
+		return hint, ""
+	}
+	return hint, key
 }
 
 // suggest proposes the word of words that got is closest to, or all of them.

@@ -68,7 +68,7 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 		field("connect_timeout", "For all attempts to reach a server, together. Default: 3s.", kTimeout, func(s *S) *Field[time.Duration] { return &in(s).ConnectTimeout }),
 		field("idle_timeout", "Cut a connection on which nothing has moved for this long. Default: off.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).IdleTimeout }),
 		field("fin_timeout", "Cut a connection that one side has ended and on which nothing has moved for this long. Default: 1h.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).FinTimeout }),
-		field("user_timeout", "TCP_USER_TIMEOUT on both legs: how long sent bytes may stay unacknowledged, and how long a peer may take no more. Default: 5m.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).UserTimeout }),
+		field("user_timeout", "TCP_USER_TIMEOUT on both legs: how long sent bytes may stay unacknowledged, and how long a peer may take no more. Default: 5m.", offOr(duration(time.Second, 24*24*time.Hour)), func(s *S) *Field[OffOr[time.Duration]] { return &in(s).UserTimeout }),
 		embed("keepalive", "TCP keepalive on both legs, below the 240 s after which Private Link cuts an idle flow. Default: 60s, then 4 probes 15s apart.",
 			switchable(duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
 			func(s *S) *Keepalive { return &in(s).Keepalive }),

@@ -121,6 +121,7 @@ func object[S any](keys []key[S]) kind[S] {
 		schema: objectSchema(keys),
 		decode: func(d *decoder, n *yaml.Node, s *S) bool {
 			before := len(d.problems)
+			meant := map[string]bool{} // keys that a misspelt one stands for
 			if n.Kind != yaml.MappingNode {
 				d.addf(n, "%s stands where keys are expected; write %s", describe(n), exampleKeys(keys))
 				return false
@@ -128,14 +129,16 @@ func object[S any](keys []key[S]) kind[S] {
 			seen := d.mapping(n, func(k, v *yaml.Node) {
 				i := slices.IndexFunc(keys, func(x key[S]) bool { return x.name == k.Value })
 				if i < 0 {
-					d.addf(k, "unknown key %q; %s", k.Value, suggest(k.Value, names(keys)))
+					hint, key := suggestKey(k.Value, names(keys))
+					meant[key] = true
+					d.addf(k, "unknown key %q; %s", k.Value, hint)
 				} else {
 					keys[i].decode(d, v, s)
 				}
 			})
 			for _, k := range keys {
-				if k.required && !seen[k.name] {
-					d.addf(n, "%q is missing: %s", k.name, k.doc)
+				if k.required && !seen[k.name] && !meant[k.name] {
+					d.addf(n, "%q is missing; it is: %s", k.name, k.doc)
 				}
 			}
 			return len(d.problems) == before

@@ -52,7 +52,7 @@ var samples = []any{
 // make Parse refuse what the schema accepts.
 var beyond = []string{
 	"out of range", "is not a port", "ends before it starts", "is not an IP address", "is not an interface name",
-	"is not a host name", "port is missing", "is not a port shift", "a URL is not a server", "brackets do not hold", "is not a duration",
+	"is not a host name", "port is missing", "is not a port shift", "a URL is not a server", "brackets do not hold", "stands in brackets", "is not a duration",
 }
 
 // TestSchemaIsTheDecoder puts every sample at every key of the schema, and adds

@@ -90,7 +90,7 @@ func parsePorts(s string) (from, to uint16, err error) {
 
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 || s[0] == '+' {
+	if err != nil || n == 0 || s[0] == '+' || s[0] == '0' { // 022 is 18 to YAML
 		return 0, fmt.Errorf("%q is not a port (1 to 65535)", s)
 	}
 	return uint16(n), nil
@@ -160,8 +160,8 @@ func splitTarget(s string) (host, port string, err error) {
 		}
 		return a.String(), strings.TrimPrefix(rest, ":"), nil
 	}
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return a.String(), "", nil
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
+		return "", "", errors.New("an IPv6 address stands in brackets, such as [fd00::4]:1433")
 	}
 	host, port, found := strings.Cut(s, ":")
 	if found && port == "" {

@@ -54,16 +54,17 @@ type Daemon struct {
 	names    *names
 	health   *health.Monitor
 	wake     chan struct{} // something changed: apply
-	reloads  chan chan error
+	reloads  chan loaded
 	draining chan struct{}
 	drainOne sync.Once
-	targets  atomic.Pointer[map[netip.AddrPort]netip.AddrPort] // what a connect goes to → what is tested
-	hosts    atomic.Pointer[map[string]string]                 // server of a route → its host
+	servers  atomic.Pointer[map[string]server] // by route and name
 
 	mu     sync.Mutex // guards what follows
 	base   *plan.Plan // as loaded
 	now    *plan.Plan // with endpoints: in force
 	status Status     // but for Engine, Health and Names
+	// notReady is the reason that was last logged for the probe's 503.
+	notReady string
 }
 
 // State is where the daemon is in its life.
@@ -79,6 +80,7 @@ const (
 // Status is all that there is to see.
 type Status struct {
 	State       State           `json:"state"`
+	StateSince  time.Time       `json:"state_since"`
 	Since       time.Time       `json:"since"` // of the start
 	Loaded      time.Time       `json:"loaded"`
 	Reloads     int             `json:"reloads"`
@@ -121,13 +123,12 @@ func New(o Options) *Daemon {
 	d := &Daemon{
 		o: o, log: o.Log,
 		wake:     make(chan struct{}, 1),
-		reloads:  make(chan chan error),
+		reloads:  make(chan loaded),
 		draining: make(chan struct{}),
 		ended:    make(chan struct{}),
-		status:   Status{State: Starting, Since: time.Now()},
+		status:   Status{State: Starting, StateSince: time.Now(), Since: time.Now()},
 	}
-	d.targets.Store(&map[netip.AddrPort]netip.AddrPort{})
-	d.hosts.Store(&map[string]string{})
+	d.servers.Store(&map[string]server{})
 	d.names = newNames(d.log, d.changed)
 	d.health = health.New(health.Options{Log: d.log, OnChange: d.changed})
 	return d
@@ -198,7 +199,7 @@ func (d *Daemon) ask(f func(engine.Engine)) {
 func (d *Daemon) loop(ctx context.Context, pending bool) error {
 	for {
 		var retry <-chan time.Time
-		if pending {
+		if pending || d.onInterfaces() {
 			retry = time.After(retryPending)
 		}
 		select {
@@ -210,12 +211,20 @@ func (d *Daemon) loop(ctx context.Context, pending bool) error {
 			pending = d.refresh(ctx, pending)
 		case <-retry:
 			pending = d.refresh(ctx, pending)
-		case reply := <-d.reloads:
-			still, err := d.reload(ctx)
+		case l := <-d.reloads:
+			still, err := d.reload(ctx, l)
 			pending = still || (err != nil && pending)
-			reply <- err
+			l.reply <- err
 		}
 	}
+}
+
+// onInterfaces tells whether a route listens on an interface, which can go and
+// come again: the engine looks for that at each Apply.
+func (d *Daemon) onInterfaces() bool {
+	return slices.ContainsFunc(d.base.Routes, func(r *plan.Route) bool {
+		return slices.ContainsFunc(r.Listen, func(l plan.Listen) bool { return l.Interface != "" })
+	})
 }
 
 // refresh applies the plan in force with what is known now.
@@ -246,8 +255,8 @@ func (d *Daemon) adopt(ctx context.Context, base *plan.Plan, warnings []string) 
 func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err error) {
 	answers := d.names.answers()
 	addrs := func(host string) []netip.Addr { return answers[host].Addrs }
-	known := base.With(addrs, func(*plan.Route, *plan.Server, netip.Addr) bool { return true })
-	next := known.With(addrs, d.up(known)) // an endpoint that is new is up
+	known := base.With(addrs, func(*plan.Route, *plan.Server, netip.Addr) (bool, bool) { return true, false })
+	next := known.With(addrs, d.state(known)) // an endpoint that is new is up
 	change, err := d.engine.Apply(ctx, next)
 	if err != nil {
 		return false, err
@@ -255,67 +264,97 @@ func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err 
 	d.watchHealth(next)
 	d.logChange(change)
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	old := d.now
 	d.now = next
+	d.mu.Unlock()
+	d.logReady(old, next)
 	return len(change.Pending) > 0, nil
 }
 
-// watchHealth gives the monitor the endpoints of p, and remembers which of
-// them a failed connect is a sign for.
+// server is what the data path's reports about a server are good for.
+type server struct {
+	host string
+	port uint16 // under which health knows its endpoints
+}
+
+// watchHealth gives the monitor the endpoints of p.
 func (d *Daemon) watchHealth(p *plan.Plan) {
 	var targets []health.Target
-	tested := map[netip.AddrPort]netip.AddrPort{}
-	hosts := map[string]string{}
+	servers := map[string]server{}
 	for _, r := range p.Routes {
 		for _, s := range r.Servers {
-			hosts[r.Name+" "+s.Name] = s.Host
+			servers[r.Name+" "+s.Name] = server{s.Host, r.MainPort(s)}
 			for _, e := range s.Endpoints {
-				t := target(r, s, e.Addr)
-				targets = append(targets, t)
-				for _, l := range r.Listen {
-					tested[netip.AddrPortFrom(e.Addr, s.PortFor(l.From))] = t.Addr
-				}
+				targets = append(targets, target(r, s, e.Addr))
 			}
 		}
 	}
-	d.targets.Store(&tested)
-	d.hosts.Store(&hosts)
+	d.servers.Store(&servers)
 	d.health.Watch(targets)
 }
 
 func target(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
-	return health.Target{Addr: netip.AddrPortFrom(a, r.CheckPort(s)), Check: r.Check, Host: s.Host}
+	return health.Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.Host}
 }
 
-// up is the monitor's verdict, but for one thing: where no test is made, failed
-// connects alone never take the last server of a route away. There is nothing
-// to lose by trying it.
-func (d *Daemon) up(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr) bool {
+// state is the monitor's verdict, but for one thing: where no test is made,
+// failed connects alone never take the last server of a route away. There is
+// nothing to lose by trying it.
+func (d *Daemon) state(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr) (up, lastResort bool) {
 	lost := map[string]bool{}
 	for _, r := range p.Routes {
-		if r.Check.Kind != plan.CheckOff {
-			continue
-		}
-		lost[r.Name] = !slices.ContainsFunc(r.Servers, func(s *plan.Server) bool {
+		lost[r.Name] = r.Check.Kind == plan.CheckOff && !slices.ContainsFunc(r.Servers, func(s *plan.Server) bool {
 			return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e plan.Endpoint) bool { return d.health.Up(target(r, s, e.Addr)) })
 		})
 	}
-	return func(r *plan.Route, s *plan.Server, a netip.Addr) bool {
-		return lost[r.Name] || d.health.Up(target(r, s, a))
+	return func(r *plan.Route, s *plan.Server, a netip.Addr) (up, lastResort bool) {
+		return lost[r.Name] || d.health.Up(target(r, s, a)), lost[r.Name]
 	}
 }
 
 // dialled is told of failed connects: a sign for health, and a reason to look
 // the name up again.
 func (d *Daemon) dialled(x engine.Dial) {
-	addr, ok := (*d.targets.Load())[x.Addr]
-	if !ok {
-		addr = x.Addr
+	s, known := (*d.servers.Load())[x.Route+" "+x.Server]
+	if !known {
+		return // of a plan that is gone
 	}
-	d.health.Report(addr, x.Err)
-	if host := (*d.hosts.Load())[x.Route+" "+x.Server]; x.Err != nil && host != "" {
-		d.names.refresh(host)
+	d.health.Report(netip.AddrPortFrom(x.Addr.Addr(), s.port), x.Err)
+	if x.Err != nil {
+		d.names.refresh(s.host)
 	}
+}
+
+// logReady says when a route loses its last server or has one again, and when
+// the probe's answer changes for another reason.
+func (d *Daemon) logReady(old, now *plan.Plan) {
+	usable := map[string]bool{}
+	if old != nil {
+		for _, r := range old.Routes {
+			usable[r.Name] = r.Usable()
+		}
+	}
+	for _, r := range now.Routes {
+		switch before, known := usable[r.Name]; {
+		case r.Usable() && known && !before:
+			d.log.Info("the route has a server again", "route", r.Name)
+		case !r.Usable() && (before || !known):
+			d.log.Warn("the route has no server that is up", "route", r.Name)
+		}
+	}
+	reason := ""
+	if err := d.Ready(); err != nil && old != nil {
+		reason = err.Error()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch before := d.notReady; {
+	case reason != "" && reason != before:
+		d.log.Warn("the probe answers 503", "why", reason)
+	case reason == "" && before != "":
+		d.log.Info("the probe answers 200")
+	}
+	d.notReady = reason
 }
 
 func (d *Daemon) logChange(c engine.Change) {
@@ -355,30 +394,43 @@ func (d *Daemon) logListeners(msg string, listeners []string) {
 // Reload reads the file anew and puts it in force. When it fails, all stays as
 // it was.
 func (d *Daemon) Reload(ctx context.Context) error {
-	reply := make(chan error, 1)
+	// Here and not in Run: a file that blocks must not keep the daemon from
+	// ending.
+	l := loaded{reply: make(chan error, 1)}
+	l.base, l.warnings, l.err = d.o.Load()
+	var err error
 	select {
-	case d.reloads <- reply:
-		return <-reply
+	case d.reloads <- l:
+		return <-l.reply
 	case <-d.draining:
-		return errors.New("draining: a reload would come too late")
+		err = errors.New("draining: a reload would come too late")
 	case <-d.ended:
-		return errors.New("the daemon has ended")
+		err = errors.New("the daemon has ended")
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	d.log.Warn("not reloaded", "why", err)
+	return err
 }
 
-func (d *Daemon) reload(ctx context.Context) (pending bool, err error) {
+// loaded is a file that was read, on its way to Run.
+type loaded struct {
+	base     *plan.Plan
+	warnings []string
+	err      error
+	reply    chan error
+}
+
+func (d *Daemon) reload(ctx context.Context, l loaded) (pending bool, err error) {
 	d.o.Notify(reloading())
 	defer d.o.Notify("READY=1")
-	base, warnings, err := d.o.Load()
-	if err == nil {
-		err = d.o.Prepare(base)
-	}
-	if err == nil {
-		d.names.use(ctx, base)
-		if pending, err = d.adopt(ctx, base, warnings); err != nil {
-			// Back to where the listeners of the old plan are.
+	if err = l.err; err == nil {
+		if err = d.o.Prepare(l.base); err == nil {
+			d.names.use(ctx, l.base)
+			pending, err = d.adopt(ctx, l.base, l.warnings)
+		}
+		if err != nil {
+			// Back to what the old plan has, whatever of the new one was done.
 			d.names.use(ctx, d.base)
 			err = errors.Join(err, d.o.Prepare(d.base))
 		}
@@ -393,8 +445,8 @@ func (d *Daemon) reload(ctx context.Context) (pending bool, err error) {
 	}
 	d.status.Reloads++
 	d.status.FailedLoad = ""
-	d.log.Info("reloaded", "routes", len(base.Routes), "warnings", len(warnings))
-	for _, w := range warnings {
+	d.log.Info("reloaded", "routes", len(l.base.Routes), "warnings", len(l.warnings))
+	for _, w := range l.warnings {
 		d.log.Warn(w)
 	}
 	return pending, nil
@@ -403,7 +455,7 @@ func (d *Daemon) reload(ctx context.Context) (pending bool, err error) {
 func (d *Daemon) setState(s State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.status.State = s
+	d.status.State, d.status.StateSince = s, time.Now()
 }
 
 // Status may be called at any time after Run has begun.
@@ -489,6 +541,8 @@ func (d *Daemon) RouteReady(name string) (error, bool) {
 		return errors.New("no such route"), false
 	case s.State == Draining:
 		return errors.New("draining"), true
+	case slices.ContainsFunc(s.Engine.Pending, func(p engine.Pending) bool { return p.Route == name }):
+		return errors.New("not listening yet"), true
 	case !p.Routes[i].Usable():
 		return errors.New("no server is up"), true
 	}

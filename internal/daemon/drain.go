@@ -24,10 +24,12 @@ func (d *Daemon) drain(ctx context.Context) error {
 	}
 	end := time.Now().Add(detection + p.Drain.Timeout.D())
 	d.mu.Lock()
-	d.status.State, d.status.DrainUntil = Draining, end
+	d.status.State, d.status.StateSince, d.status.DrainUntil = Draining, time.Now(), end
 	d.mu.Unlock()
 	d.o.Notify("STOPPING=1")
-	d.log.Info("draining: the probe fails, listeners stay open", "for", detection)
+	if detection > 0 {
+		d.log.Info("draining: the probe fails, listeners stay open", "for", detection)
+	}
 	if !d.keepOn(ctx, detection) {
 		return nil
 	}

@@ -11,9 +11,9 @@ import (
 	"midspan/internal/resolve"
 )
 
-// names keeps a resolver that fits the plan's DNS settings. When a reload
-// changes those, the answers of the old one are used until the new one has its
-// own.
+// names keeps a resolver that fits the plan's DNS settings. What was last known
+// of a name outlives the resolver, and a plan without the name: a reload that
+// fails, or one that only changes how names are asked for, loses no address.
 type names struct {
 	log      *slog.Logger
 	onChange func()
@@ -21,11 +21,11 @@ type names struct {
 	mu       sync.Mutex
 	resolver *resolve.Resolver
 	settings plan.DNS
-	former   map[string]resolve.Answer
+	known    map[string]resolve.Answer // the last with addresses, of every name that ever was in a plan
 }
 
 func newNames(log *slog.Logger, onChange func()) *names {
-	return &names{log: log, onChange: onChange}
+	return &names{log: log, onChange: onChange, known: map[string]resolve.Answer{}}
 }
 
 // use makes the hosts of p the ones that are kept current, and waits a little
@@ -33,10 +33,9 @@ func newNames(log *slog.Logger, onChange func()) *names {
 func (n *names) use(ctx context.Context, p *plan.Plan) {
 	var old *resolve.Resolver
 	n.mu.Lock()
+	n.remember()
 	if n.resolver == nil || !reflect.DeepEqual(n.settings, p.DNS) {
-		if old = n.resolver; old != nil {
-			n.former = old.Answers()
-		}
+		old = n.resolver
 		n.settings = p.DNS
 		n.resolver = resolve.New(resolve.Options{
 			Servers: p.DNS.Servers, MinTTL: p.DNS.MinTTL.D(), MaxTTL: p.DNS.MaxTTL.D(), Timeout: p.DNS.Timeout.D(),
@@ -57,6 +56,18 @@ func (n *names) use(ctx context.Context, p *plan.Plan) {
 	}
 }
 
+// remember keeps what the resolver knows. n.mu is held.
+func (n *names) remember() {
+	if n.resolver == nil {
+		return
+	}
+	for name, a := range n.resolver.Answers() {
+		if len(a.Addrs) > 0 {
+			n.known[name] = a
+		}
+	}
+}
+
 func (n *names) answers() map[string]resolve.Answer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -64,8 +75,8 @@ func (n *names) answers() map[string]resolve.Answer {
 		return nil
 	}
 	all := n.resolver.Answers()
-	for name, old := range n.former {
-		if a, wanted := all[name]; wanted && len(a.Addrs) == 0 {
+	for name, a := range all {
+		if old, known := n.known[name]; known && len(a.Addrs) == 0 {
 			a.Addrs, a.Since = old.Addrs, old.Since
 			all[name] = a
 		}

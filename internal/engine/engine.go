@@ -89,13 +89,15 @@ type Counters struct {
 // EndpointStatus is the state of one endpoint of a server. A server whose name
 // has no address (yet) has one with the zero Addr.
 type EndpointStatus struct {
-	Server    string         `json:"server"`
-	Addr      netip.AddrPort `json:"addr"` // port 0: the listener's
-	Up        bool           `json:"up"`
-	Active    int            `json:"active"`
-	Connects  uint64         `json:"connects"` // that succeeded
-	Failures  uint64         `json:"failures"` // connects that failed
-	LastError string         `json:"last_error,omitempty"`
+	Server string         `json:"server"`
+	Addr   netip.AddrPort `json:"addr"` // port 0: the listener's
+	Up     bool           `json:"up"`
+	// LastResort: Up only because there is nothing better; connects fail.
+	LastResort bool   `json:"last_resort,omitempty"`
+	Active     int    `json:"active"`
+	Connects   uint64 `json:"connects"` // that succeeded
+	Failures   uint64 `json:"failures"` // connects that failed
+	LastError  string `json:"last_error,omitempty"`
 }
 
 // Conn is a live connection.
@@ -147,7 +149,7 @@ var Reasons = []Reason{
 type Record struct {
 	Conn
 	End     time.Time
-	Connect time.Duration // until the server was connected
+	Connect time.Duration // until the server was connected; 0: none was, and Server is the one last tried, if any
 	Reason  Reason        // "" in a start record
 	Err     string        // the last connect error, if any
 	Retries int           // endpoints that were tried in vain

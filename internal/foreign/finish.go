@@ -20,7 +20,11 @@ func (b *builder) finish(text, own, wanted string) (*Import, error) {
 		b.problem(b.start(), "%s%s", wanted, hint)
 		if hint == "" {
 			// The format is right, so the notes are the reasons.
-			b.problems = append(b.problems, sorted(b.notes)...)
+			reasons := b.notes
+			if len(reasons) == 0 {
+				reasons = b.unneeded
+			}
+			b.problems = append(b.problems, sorted(reasons)...)
 		}
 		return nil, b.failed()
 	}
@@ -30,7 +34,7 @@ func (b *builder) finish(text, own, wanted string) (*Import, error) {
 		b.problem(b.start(), "the result would have %d bytes, and midspan reads at most %d; split the input", n, config.MaxSize)
 		return nil, b.failed()
 	}
-	return &Import{File: &b.file, Notes: sorted(b.notes)}, nil
+	return &Import{File: &b.file, Notes: sorted(b.notes), Needless: sorted(b.unneeded)}, nil
 }
 
 // failed is the problems, sorted; of a great many, the first.

@@ -3,8 +3,8 @@
 // output of iptables-save.
 //
 // Nothing is dropped in silence. Every statement of the input is registered in
-// a ledger; at the end each one was either carried over or has a note, and what
-// no importer claimed gets a note of its own. A foreign statement that its own
+// a ledger; at the end each one was carried over or is in one of the Import's
+// two lists, and what no importer claimed gets a note of its own. A foreign statement that its own
 // program would refuse is a problem, and then there is no Import at all.
 //
 // Limits: an input has at most config.MaxSize bytes (nginx: all files
@@ -16,6 +16,8 @@
 package foreign
 
 import (
+	"slices"
+
 	"midspan/internal/config"
 )
 
@@ -25,8 +27,19 @@ type Import struct {
 	// Its Comment says where it is from, and each Route's Comment which
 	// statement it was.
 	File *config.File
-	// Notes are everything that was not carried over, or in another way.
+	// Notes are everything that was not carried over, or in another way, and
+	// matters: wider access, what is lost, what behaves differently.
 	Notes config.Problems
+	// Needless is what has no counterpart and needs none.
+	Needless config.Problems
+}
+
+// Ranked is Notes with those first that widen access, which their texts begin
+// with.
+func (i *Import) Ranked() config.Problems {
+	narrow := func(n config.Problem) bool { return !widens(n.Text) }
+	wide := func(n config.Problem) bool { return widens(n.Text) }
+	return append(slices.DeleteFunc(slices.Clone(i.Notes), narrow), slices.DeleteFunc(slices.Clone(i.Notes), wide)...)
 }
 
 // Bounds on what one import may become. A backend that is shared by many

@@ -6,6 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,11 +44,7 @@ func TestGolden(t *testing.T) {
 			imp, ledger := mustImport(t, path)
 			base := strings.TrimSuffix(path, filepath.Ext(path))
 			compare(t, base+".golden.yaml", config.Encode(imp.File))
-			notes := ""
-			for _, n := range imp.Notes {
-				notes += n.String() + "\n"
-			}
-			compare(t, base+".notes", []byte(notes))
+			compare(t, base+".notes", []byte(shownNotes(imp)))
 			roundTrips(t, imp)
 			covered(t, path, ledger)
 			for _, n := range imp.Notes {
@@ -55,6 +54,21 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shownNotes are the notes as stderr has them, and then the others.
+func shownNotes(imp *Import) string {
+	text := ""
+	for _, n := range imp.Ranked() {
+		text += n.String() + "\n"
+	}
+	if len(imp.Needless) > 0 {
+		text += "\nNeeds no counterpart:\n"
+	}
+	for _, n := range imp.Needless {
+		text += n.String() + "\n"
+	}
+	return text
 }
 
 // inputs are the files in testdata that an importer reads.
@@ -120,7 +134,7 @@ func roundTrips(t testing.TB, imp *Import) {
 	if _, _, err := plan.New(f); err != nil {
 		t.Errorf("the result cannot be planned: %v\n%s", err, text)
 	}
-	for _, n := range imp.Notes {
+	for _, n := range slices.Concat(imp.Notes, imp.Needless) {
 		if n.Pos.Line < 1 || n.Pos.Col < 1 || n.Pos.File == "" || strings.ContainsAny(n.Text, "\n\r") {
 			t.Errorf("bad note %q at %+v", n.Text, n.Pos)
 		}
@@ -141,12 +155,10 @@ func withoutComments(yaml []byte) []byte {
 // input that is not blank and not a comment is within a statement, and each
 // statement was carried over or noted.
 func covered(t *testing.T, path string, l *ledger) {
+	accounted(t, l)
 	base := filepath.Base(path)
 	lines := map[int]bool{}
 	for _, s := range l.stmts {
-		if !s.carried && !s.noted {
-			t.Errorf("%s: %s was neither carried over nor noted", s.pos, s)
-		}
 		for no := s.pos.Line; s.pos.File == base && no <= s.end; no++ {
 			lines[no] = true
 		}
@@ -159,5 +171,35 @@ func covered(t *testing.T, path string, l *ledger) {
 			continue
 		}
 		t.Errorf("%s:%d: in no statement: %s", base, no, text)
+	}
+}
+
+var toLine = regexp.MustCompile(`\(to line (\d+)\)`)
+
+// accounted checks that each statement was carried over or noted, and that
+// each one that was not carried over is in one of the two lists: on its line,
+// or within a block.
+func accounted(t testing.TB, l *ledger) {
+	type place struct {
+		file string
+		line int
+	}
+	listed := map[place]bool{}
+	for _, n := range slices.Concat(l.notes, l.unneeded) {
+		last := n.Pos.Line
+		if m := toLine.FindStringSubmatch(n.Text); m != nil {
+			last, _ = strconv.Atoi(m[1])
+		}
+		for no := n.Pos.Line; no <= last; no++ {
+			listed[place{n.Pos.File, no}] = true
+		}
+	}
+	for _, s := range l.stmts {
+		switch {
+		case !s.carried && !s.noted:
+			t.Errorf("%s: %s was neither carried over nor noted", s.pos, s)
+		case !s.carried && !listed[place{s.pos.File, s.pos.Line}]:
+			t.Errorf("%s: %s was not carried over and is in no list", s.pos, s)
+		}
 	}
 }

@@ -21,7 +21,8 @@ type haproxy struct {
 	outside  []*stmt // statements before the first section
 	backends map[string]*section
 	defaults map[string]*section
-	proxies  map[*section]*proxy // evaluated ones
+	proxies  map[*section]*proxy   // evaluated ones
+	names    map[config.Pos]server // servers of routes whose names are lost
 }
 
 func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
@@ -33,7 +34,7 @@ func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
 	h := &haproxy{
 		builder:  newBuilder(name, "HAProxy"),
 		backends: map[string]*section{}, defaults: map[string]*section{},
-		proxies: map[*section]*proxy{},
+		proxies: map[*section]*proxy{}, names: map[config.Pos]server{},
 	}
 	sections := h.sections(text)
 	if len(sections) == 0 {
@@ -54,6 +55,7 @@ func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
 		h.section(sec)
 	}
 	h.unused(sections)
+	h.aboutNames()
 	imp, err := h.finish(text, formatHAProxy, wanted)
 	return imp, h.ledger, err
 }
@@ -89,7 +91,7 @@ func (h *haproxy) section(sec *section) {
 	case "backend", "defaults":
 		// Evaluated when something uses them.
 	default:
-		h.noteBlock(sec.head, sec.body, "%s", sectionWords[sec.kind])
+		h.noteBlock(sec.head, sec.body, sectionWords[sec.kind])
 	}
 }
 
@@ -99,9 +101,9 @@ func (h *haproxy) unused(sections []*section) {
 		switch {
 		case h.proxies[sec] != nil:
 		case sec.kind == "backend":
-			h.noteBlock(sec.head, sec.body, "is not carried over: no route comes to it by `default_backend` or by an unconditional `use_backend`")
+			h.noteBlock(sec.head, sec.body, isGone+"no route comes to it by `default_backend` or by an unconditional `use_backend`")
 		case sec.kind == "defaults":
-			h.noteBlock(sec.head, sec.body, "is not carried over: no route uses it")
+			h.noteBlock(sec.head, sec.body, isGone+"no route uses it")
 		}
 	}
 }
@@ -112,13 +114,17 @@ func (h *haproxy) front(sec *section) {
 	if sec.kind == "frontend" || !sec.has("server", "server-template") {
 		back := h.backend(sec)
 		if back.V == "" {
-			h.noteBlock(sec.head, sec.body, "is not carried over: %s", noBackend(sec))
+			h.noteBlock(sec.head, sec.body, isGone+noBackend(sec))
 			return
 		}
 		if target = h.backends[back.V]; target == nil {
-			h.noteBlock(sec.head, sec.body, "is not carried over: backend %s is not in this file", printable(back.V))
+			h.noteBlock(sec.head, sec.body, fmt.Sprintf("%sbackend %s is not in this file", isGone, printable(back.V)))
 			return
 		}
+	}
+	if h.endsTLS(sec, target) {
+		h.noteBlock(sec.head, sec.body, fmt.Sprintf("%s%s, and no server of %s has `ssl`; %s", isGone, whyNoDecrypt, target, whereTLS))
+		return
 	}
 	f, b := h.proxy(sec), h.proxy(target)
 	if f.disabled.Set() || b.disabled.Set() {
@@ -138,11 +144,11 @@ func (h *haproxy) front(sec *section) {
 func noBackend(sec *section) string {
 	switch {
 	case sec.has("stats"):
-		return "it has no server; midspan's own status page is on 127.0.0.1:9600"
+		return "it has no server; midspan has a status page of its own (`admin`)"
 	case sec.has("monitor-uri"):
 		return "it has no server; midspan answers the load balancer's probe itself (`health`)"
 	case sec.has("use_backend"):
-		return "it has no `default_backend`, and conditions are not evaluated; write a route for each backend, or give it a default"
+		return "it has no `default_backend`, and conditions and variables are not evaluated; write a route for each backend, or give it a default"
 	case sec.kind == "listen":
 		return "it has no server"
 	}
@@ -167,15 +173,20 @@ func (h *haproxy) backend(sec *section) config.Field[string] {
 	return found
 }
 
-// unconditional is the first `use_backend` of sec that has no condition.
+// unconditional is the first `use_backend` of sec that has neither a condition
+// nor a variable.
 func unconditional(sec *section) *stmt {
 	for _, s := range sec.body {
-		if s.arg(0) == "use_backend" && len(s.words) == 2 {
+		if s.arg(0) == "use_backend" && len(s.words) == 2 && !dynamic(s) {
 			return s
 		}
 	}
 	return nil
 }
+
+// dynamic tells whether the backend that s names is worked out for each
+// connection: use_backend %[req.hdr(host)].
+func dynamic(s *stmt) bool { return strings.Contains(s.arg(1), "%") }
 
 // defaultsOf is the `defaults` section that sec starts from.
 func (h *haproxy) defaultsOf(sec *section) *section {
@@ -186,7 +197,8 @@ func (h *haproxy) defaultsOf(sec *section) *section {
 		return sec.last
 	}
 	d := h.defaults[sec.from]
-	if d == nil {
+	if d == nil && !sec.head.noted {
+		sec.head.noted = true
 		h.problem(sec.head.pos, "%s: there is no `defaults %s` in this file", sec.head, printable(sec.from))
 	}
 	return d
@@ -203,6 +215,7 @@ func (h *haproxy) routeOf(f, b *proxy) {
 	if f != b {
 		r.Comment += fmt.Sprintf(", line %d: %s", b.sec.head.pos.Line, b.sec)
 	}
+	f.binds = h.passing(f.binds, b)
 	for _, bind := range f.binds {
 		r.Listen = append(r.Listen, bind.listen)
 	}
@@ -220,6 +233,7 @@ func (h *haproxy) routeOf(f, b *proxy) {
 	if h.route(r) {
 		h.aboutHTTP(f, b, h.file.Routes[len(h.file.Routes)-1])
 		h.aboutLog(f)
+		h.called(b.servers)
 	}
 }
 
@@ -235,6 +249,9 @@ func (h *haproxy) aboutHTTP(f, b *proxy, r config.Route) {
 	}
 	if mode.V == "http" {
 		h.notes.Addf(f.sec.head.pos, "route %s has `mode http`: %s. What is lost: balancing by request (connections are balanced), X-Forwarded-For, header, path and cookie rules, HTTP log fields and statistics", r.Name.V, lost)
+		return
+	}
+	if mode.V == "tcp" || f.mode.V == "tcp" {
 		return
 	}
 	why := ""

@@ -11,8 +11,10 @@ import (
 
 // bind is one listen address of a proxy.
 type bind struct {
+	line        *stmt
 	listen      config.Field[config.Listen]
 	userTimeout config.Field[config.OffOr[time.Duration]]
+	tls         bindTLS
 }
 
 // param is what becomes of a parameter of a `bind` or `server` line and of the
@@ -24,34 +26,34 @@ type param struct {
 
 // What several parameters say.
 const (
-	whyTLSBind   = "is not carried over: midspan does not decrypt; TLS goes through to the server, which must hold the certificate"
-	whyTLSServer = "is not carried over: midspan does not encrypt; what the client sends goes to the server as it is"
+	whyTLSBind   = isGone + "midspan does not decrypt; TLS passes through unread, so the servers' certificates must fit the name that clients ask for"
+	whyTLSServer = isGone + "midspan does not encrypt; what the client sends goes to the server as it is"
 	whyPROXYIn   = "is NOT carried over: this version neither reads nor writes the PROXY protocol: a header would reach the server as data; switch it off at the sender (Private Link Service, load balancer)"
 	whyPROXYOut  = "is NOT carried over: this version neither reads nor writes the PROXY protocol: set the server not to expect a header"
-	whyUnix      = "has no counterpart: it is for Unix sockets"
+	whyUnix      = isNone + "it is for Unix sockets"
 )
 
 var bindParams = map[string]param{
 	"accept-proxy":         {0, whyPROXYIn},
 	"accept-netscaler-cip": {1, whyPROXYIn},
-	"transparent":          {0, "is not carried over: midspan binds to addresses of this machine only"},
-	"v4v6":                 {0, "has no counterpart and needs none: a bare port is IPv4 and IPv6"},
-	"v6only":               {0, "is not carried over: whether an IPv6 address also takes IPv4 is the kernel's setting"},
-	"backlog":              {1, "has no counterpart and needs none: midspan asks for the longest listen queue that the kernel allows"},
-	"maxconn":              {1, "is not carried over: write max_connections for the route"},
-	"defer-accept":         {0, "is not carried over: midspan connects to the server at once, since the server may speak first"},
-	"tfo":                  {0, "is not carried over: midspan does not use TCP Fast Open"},
-	"mss":                  {1, "is not carried over: midspan takes the kernel's segment size"},
-	"name":                 {1, "has no counterpart and needs none: it only names"},
-	"id":                   {1, "has no counterpart and needs none: it only numbers"},
-	"guid-prefix":          {1, "has no counterpart and needs none: it only names"},
-	"nice":                 {1, "has no counterpart and needs none: " + whyTune},
-	"process":              {1, "has no counterpart and needs none: " + whyTune},
-	"thread":               {1, "has no counterpart and needs none: " + whyTune},
-	"shards":               {1, "has no counterpart and needs none: " + whyTune},
-	"namespace":            {1, "is not carried over: start midspan in the network namespace"},
-	"expose-fd":            {1, "has no counterpart and needs none: `midspan upgrade` hands listeners over"},
-	"proto":                {1, whyTLSBind},
+	"transparent":          {0, isGone + "midspan binds to addresses of this machine only"},
+	"v4v6":                 {0, isNone + "a bare port is IPv4 and IPv6"},
+	"v6only":               {0, isGone + "whether an IPv6 address also takes IPv4 is the kernel's setting"},
+	"backlog":              {1, isNone + "midspan asks for the longest listen queue that the kernel allows"},
+	"maxconn":              {1, isGone + "write max_connections for the route"},
+	"defer-accept":         {0, isGone + "midspan connects to the server at once, since the server may speak first"},
+	"tfo":                  {0, isGone + "midspan does not use TCP Fast Open"},
+	"mss":                  {1, isGone + "midspan takes the kernel's segment size"},
+	"name":                 {1, isNone + "it only names"},
+	"id":                   {1, isNone + "it only numbers"},
+	"guid-prefix":          {1, isNone + "it only names"},
+	"nice":                 {1, isNone + whyTune},
+	"process":              {1, isNone + whyTune},
+	"thread":               {1, isNone + whyTune},
+	"shards":               {1, isNone + whyTune},
+	"namespace":            {1, isGone + "start midspan in the network namespace"},
+	"expose-fd":            {1, isNone + "`midspan upgrade` hands listeners over"},
+	"proto":                {1, isGone + whyHTTP},
 	"user":                 {1, whyUnix},
 	"group":                {1, whyUnix},
 	"uid":                  {1, whyUnix},
@@ -60,6 +62,7 @@ var bindParams = map[string]param{
 	"level":                {1, whyUnix},
 	"severity-output":      {1, whyUnix},
 
+	// Those for TLS are noted when the servers are known: see passing.
 	"ssl": {0, whyTLSBind}, "crt": {1, whyTLSBind}, "crt-list": {1, whyTLSBind}, "alpn": {1, whyTLSBind}, "npn": {1, whyTLSBind},
 	"ca-file": {1, whyTLSBind}, "ca-ignore-err": {1, whyTLSBind}, "ca-sign-file": {1, whyTLSBind}, "ca-sign-pass": {1, whyTLSBind},
 	"ca-verify-file": {1, whyTLSBind}, "ciphers": {1, whyTLSBind}, "ciphersuites": {1, whyTLSBind}, "crl-file": {1, whyTLSBind},
@@ -78,6 +81,7 @@ func (h *haproxy) bindLine(p *proxy, s *stmt) { h.bind(p, s, s.words[1:]) }
 func (h *haproxy) bind(p *proxy, s *stmt, words []word) {
 	var iface string
 	var userTimeout config.Field[config.OffOr[time.Duration]]
+	var tls bindTLS
 	h.params(s, words[1:], bindParams, func(w, value word) (int, bool) {
 		switch w.text {
 		case "interface":
@@ -89,15 +93,16 @@ func (h *haproxy) bind(p *proxy, s *stmt, words []word) {
 			}
 			return 1, true
 		}
-		return 0, false
+		return tls.take(w, value)
 	})
+	h.withoutSSL(s, &tls)
 	for addr := range strings.SplitSeq(words[0].text, ",") {
 		l, err := haproxyListen(addr, iface)
 		if err != nil {
 			h.noteAt(s, words[0].pos, "%s: %s", s, printable(err.Error()))
 			continue
 		}
-		p.binds = append(p.binds, bind{config.At(l, words[0].pos), userTimeout})
+		p.binds = append(p.binds, bind{s, config.At(l, words[0].pos), userTimeout, tls})
 	}
 }
 
@@ -177,7 +182,7 @@ func (h *haproxy) params(s *stmt, words []word, table map[string]param, own func
 		i = last
 	}
 	for _, why := range reasons {
-		h.noteAt(s, noted[why][0].pos, "%s %s", quote(phrase(noted[why])), why)
+		h.because(s, noted[why][0].pos, quote(phrase(noted[why])), why)
 	}
 }
 

@@ -45,7 +45,7 @@ func (h *haproxy) check(b *proxy) config.Check {
 		Rise: config.At(first.rise.Or(haproxyRise), at),
 		Fall: config.At(first.fall.Or(haproxyFall), at),
 	}
-	h.checkKind(&c, b, at)
+	h.checkKind(&c, b, first, at)
 	h.checkTimes(&c, first, b.timeouts.check)
 	return c
 }
@@ -57,9 +57,14 @@ func (s server) sameCheck(first server) bool {
 		s.port.V == first.port.V
 }
 
-func (h *haproxy) checkKind(c *config.Check, b *proxy, at config.Pos) {
+func (h *haproxy) checkKind(c *config.Check, b *proxy, s server, at config.Pos) {
 	if !b.check.path.Set() {
 		c.TCP = config.At(true, at)
+		return
+	}
+	if s.checkSSL.Set() || (s.ssl.Set() && !s.port.Set()) {
+		c.TCP = config.At(true, at)
+		h.notes.Addf(b.check.path.Pos, "the check of %s is HTTP over TLS in HAProxy, which midspan does not speak: it only connects", b.sec)
 		return
 	}
 	c.HTTP, c.Host = b.check.path, b.check.host

@@ -45,7 +45,7 @@ var sectionWords = map[string]string{
 	"peers":       "has no counterpart: there are no stick tables to share",
 	"program":     "has no counterpart: start the program from a systemd unit of its own",
 	"ring":        "has no counterpart: midspan writes its log to stdout, stderr or a file",
-	"traces":      "has no counterpart and needs none",
+	"traces":      isNone + "it is for debugging HAProxy",
 	"userlist":    "has no counterpart: midspan does not read HTTP, so it asks nobody for a password",
 }
 

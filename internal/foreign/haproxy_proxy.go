@@ -52,7 +52,7 @@ func (h *haproxy) proxy(sec *section) *proxy {
 	}
 	h.oldListen(p)
 	for _, s := range sec.body {
-		r, known := proxyRule(s)
+		r, known := proxyRule(sec, s)
 		h.apply(p, s, r, known)
 	}
 	return p
@@ -89,9 +89,9 @@ func (h *haproxy) apply(p *proxy, s *stmt, r rule, known bool) {
 	case !known:
 		h.note(s, "%s is not known to this importer and is not carried over", s)
 	case r.do == nil:
-		h.note(s, "%s %s", s, r.note)
+		h.because(s, s.pos, s.String(), r.note)
 	case p != nil && !r.side.within(p.sec.kind):
-		h.note(s, "%s has no effect in a %s: HAProxy ignores it, and so does the import", s, p.sec.kind)
+		h.needless(s, "HAProxy ignores it in a "+p.sec.kind)
 	case len(s.words) <= r.least:
 		s.noted = true
 		h.problem(s.pos, "%s: a value is missing", s)

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -9,8 +10,8 @@ import (
 
 // none and gone make the note of a rule: for a statement that is not needed,
 // and for one whose effect is missed.
-func none(why string) rule { return rule{note: "has no counterpart and needs none: " + why} }
-func gone(why string) rule { return rule{note: "is not carried over: " + why} }
+func none(why string) rule { return rule{note: isNone + why} }
+func gone(why string) rule { return rule{note: isGone + why} }
 
 // What several rules say.
 const (
@@ -19,8 +20,8 @@ const (
 	whyProcess  = "the systemd unit decides which user, directory and limits midspan runs with"
 	whyTune     = "midspan sizes buffers, pipes and threads itself"
 	whyTLS      = "midspan does not decrypt, TLS goes through to the server"
-	whyStats    = "status and metrics are on 127.0.0.1:9600 (`admin`)"
-	whyAccess   = "is NOT carried over: if it restricts who may connect, every source can connect now; restrict it in the network security group"
+	whyStats    = "status and metrics are at `admin`"
+	whyAccess   = openMark + "is not carried over, and a route refuses nobody; restrict sources in the network security group"
 	whyStick    = "midspan keeps no stick tables; `balance: source` sends a client to the same server"
 	whyNext     = "midspan always tries the next server, within connect_timeout"
 	whyCheckTCP = "midspan's check only connects"
@@ -38,7 +39,7 @@ var globalRules = map[string]rule{
 	"user": none(whyProcess), "group": none(whyProcess), "uid": none(whyProcess), "gid": none(whyProcess),
 	"chroot": none(whyProcess), "pidfile": none(whyProcess), "ulimit-n": none(whyProcess), "fd-hard-limit": none(whyProcess),
 	"strict-limits": none(whyProcess), "set-dumpable": none(whyProcess), "unix-bind": none(whyProcess),
-	"stats":  none("the control socket is midspan.sock in /run/midspan (`control`)"),
+	"stats":  none("the control socket is control.sock in /run/midspan (`control`)"),
 	"nbproc": none(whyTune), "nbthread": none(whyTune), "cpu-map": none(whyTune), "cpu-policy": none(whyTune), "cpu-set": none(whyTune), "numa-cpu-mapping": none(whyTune),
 	"thread-groups": none(whyTune), "thread-group": none(whyTune), "busy-polling": none(whyTune), "noepoll": none(whyTune), "nopoll": none(whyTune),
 	"noreuseport": none(whyTune), "nosplice": none(whyTune), "maxpipes": none(whyTune), "no-memory-trimming": none(whyTune),
@@ -84,9 +85,12 @@ func globalRule(s *stmt) (rule, bool) {
 	return rule{}, false
 }
 
-// proxyRule is the rule for s, a line of a proxy: by its first two words, or
-// by the first.
-func proxyRule(s *stmt) (rule, bool) {
+// proxyRule is the rule for s, a line of sec: by its first two words, or by
+// the first.
+func proxyRule(sec *section, s *stmt) (rule, bool) {
+	if s.arg(0) == "tcp-request" {
+		return tcpRequest(sec, s), true
+	}
 	if r, ok := proxyRules[s.arg(0)+" "+s.arg(1)]; ok {
 		return r, true
 	}
@@ -94,99 +98,119 @@ func proxyRule(s *stmt) (rule, bool) {
 	return r, ok
 }
 
+// tcpRequest is the rule for `tcp-request LEVEL ACTION …`.
+func tcpRequest(sec *section, s *stmt) rule {
+	refuses := func(s *stmt) bool {
+		return s.arg(0) == "tcp-request" && (s.arg(2) == "reject" || s.arg(2) == "silent-drop")
+	}
+	switch action := s.arg(2); {
+	case s.arg(1) == "inspect-delay":
+		return none("midspan does not wait for bytes of the client")
+	case refuses(s):
+		return rule{note: whyAccess}
+	case action == "accept" && slices.ContainsFunc(sec.body, refuses):
+		return rule{note: whyAccess}
+	case action == "accept":
+		return none("nothing is refused after it, and midspan does not wait for bytes of the client")
+	case action == "expect-proxy":
+		return rule{note: whyPROXYIn}
+	case strings.HasPrefix(action, "track-"):
+		return gone(whyStick)
+	}
+	return gone("midspan has no rules for single connections")
+}
+
 // proxyRules are for the lines of defaults, listen, frontend and backend.
 var proxyRules = map[string]rule{
-	"bind":                      {do: (*haproxy).bindLine, least: 1, side: frontSide},
-	"server":                    {do: (*haproxy).serverLine, least: 2, side: backSide},
-	"server-template":           {do: (*haproxy).serverTemplate, least: 3, side: backSide},
-	"default-server":            {do: (*haproxy).defaultServer, side: backSide},
-	"mode":                      {do: (*haproxy).setMode, least: 1},
-	"balance":                   {do: (*haproxy).setBalance, least: 1, side: backSide},
-	"maxconn":                   {do: (*haproxy).setMaxconn, least: 1, side: frontSide},
-	"default_backend":           {do: (*haproxy).setBackend, least: 1, side: frontSide},
-	"use_backend":               {do: (*haproxy).useBackend, least: 1, side: frontSide},
-	"disabled":                  {do: func(_ *haproxy, p *proxy, s *stmt) { p.disabled = config.At(true, s.pos) }},
-	"enabled":                   {do: func(_ *haproxy, p *proxy, _ *stmt) { p.disabled = config.Field[bool]{} }},
-	"option tcplog":             {do: (*haproxy).setLog, side: frontSide},
-	"option httplog":            {do: (*haproxy).setLog, side: frontSide},
-	"option httpslog":           {do: (*haproxy).setLog, side: frontSide},
-	"option httpchk":            {do: (*haproxy).httpchk, side: backSide},
-	"http-check send":           {do: (*haproxy).httpCheckSend, side: backSide},
-	"http-check expect":         {do: (*haproxy).httpCheckExpect, least: 2, side: backSide},
-	"option tcp-check":          {do: func(_ *haproxy, p *proxy, _ *stmt) { p.check = httpCheck{} }, side: backSide},
-	"option tcpka":              {do: keepaliveIsOn},
-	"option clitcpka":           {do: keepaliveIsOn, side: frontSide},
-	"option srvtcpka":           {do: keepaliveIsOn, side: backSide},
-	"clitcpka-idle":             {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Idle }), least: 1, side: frontSide},
-	"clitcpka-intvl":            {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Interval }), least: 1, side: frontSide},
-	"clitcpka-cnt":              {do: (*haproxy).keepaliveCount, least: 1, side: frontSide},
-	"srvtcpka-idle":             {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Idle }), least: 1, side: backSide},
-	"srvtcpka-intvl":            {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Interval }), least: 1, side: backSide},
-	"srvtcpka-cnt":              {do: (*haproxy).keepaliveCount, least: 1, side: backSide},
-	"timeout client":            {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.client }), least: 2, side: frontSide},
-	"timeout client-fin":        {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.clientFin }), least: 2, side: frontSide},
-	"timeout connect":           {do: (*haproxy).timeoutConnect, least: 2, side: backSide},
-	"timeout server":            {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.server }), least: 2, side: backSide},
-	"timeout server-fin":        {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.serverFin }), least: 2, side: backSide},
-	"timeout tunnel":            {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.tunnel }), least: 2, side: backSide},
-	"timeout check":             {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.check }), least: 2, side: backSide},
-	"timeout queue":             {note: "has no counterpart: connections over the limit of a route wait in the listen queue, over that of a server for connect_timeout"},
-	"timeout tarpit":            none("midspan keeps no client waiting on purpose"),
-	"timeout client-hs":         none(whyTLS),
-	"retries":                   none(whyNext),
-	"option redispatch":         none(whyNext),
-	"retry-on":                  none(whyNext),
-	"log":                       none(whyLog),
-	"log-tag":                   none(whyLog),
-	"log-format":                gone("the log's format is json or tcplog"),
-	"log-format-sd":             gone("the log's format is json or tcplog"),
-	"error-log-format":          gone("the log's format is json or tcplog"),
-	"option dontlognull":        none("the load balancer's probes are counted and not logged"),
-	"option logasap":            none("the json log has a record when a connection starts"),
-	"no option":                 {do: (*haproxy).noOption, least: 2},
-	"no log":                    gone("midspan's log is for all routes; `log: off` switches it off"),
-	"hash-type":                 none("`balance: source` always hashes consistently"),
-	"hash-balance-factor":       gone("midspan does not bound the load of a hashed server"),
-	"fullconn":                  gone("a server's limit does not depend on the load of the route"),
-	"backlog":                   none("midspan asks for the longest listen queue that the kernel allows"),
-	"description":               none("it only describes"),
-	"id":                        none("it only numbers"),
-	"guid":                      none("it only names"),
-	"bind-process":              none(whyTune),
-	"acl":                       gone("conditions are not evaluated"),
-	"tcp-request":               {note: whyAccess},
-	"tcp-request inspect-delay": none("midspan does not wait for bytes of the client"),
-	"tcp-response":              gone("midspan does not look into the bytes it forwards"),
-	"http-request":              gone(whyHTTP),
-	"http-request allow":        {note: whyAccess},
-	"http-request auth":         {note: whyAccess},
-	"http-request deny":         {note: whyAccess},
-	"http-request reject":       {note: whyAccess},
-	"http-request silent-drop":  {note: whyAccess},
-	"http-request tarpit":       {note: whyAccess},
-	"stick":                     gone(whyStick),
-	"stick-table":               gone(whyStick),
-	"rate-limit":                gone("midspan does not limit the rate of new connections"),
-	"source":                    gone("midspan connects from the address that the kernel picks"),
-	"dispatch":                  gone("write the address as a `server`, then import again"),
-	"transparent":               gone("midspan goes to the servers of the route only"),
-	"use-server":                gone("conditions are not evaluated; connections go to any server of the route"),
-	"persist":                   gone(whyStick),
-	"force-persist":             gone(whyStick),
-	"ignore-persist":            gone(whyStick),
-	"cookie":                    gone(whyHTTP + ", so it cannot tell the server by a cookie"),
-	"tcp-check":                 gone(whyCheckTCP),
-	"http-check":                gone("the check is one GET"),
-	"external-check":            gone("midspan runs no programs; " + whyCheckTCP),
-	"monitor-uri":               none("the load balancer's probe is answered by `health`"),
-	"monitor-net":               none("the load balancer's probe is answered by `health`"),
-	"monitor":                   none("the load balancer's probe is answered by `health`, 503 when no route has a server that is up"),
-	"stats":                     none(whyStats),
-	"email-alert":               none("let alerts come from the metrics"),
-	"filter":                    gone("midspan does not look into the bytes it forwards"),
-	"grace":                     none("`drain: { detection: … }` sets how long the probe fails before listeners close"),
-	"unique-id-format":          none("every connection has an id of its own"),
-	"unique-id-header":          gone(whyHTTP),
+	"bind":                     {do: (*haproxy).bindLine, least: 1, side: frontSide},
+	"server":                   {do: (*haproxy).serverLine, least: 2, side: backSide},
+	"server-template":          {do: (*haproxy).serverTemplate, least: 3, side: backSide},
+	"default-server":           {do: (*haproxy).defaultServer, side: backSide},
+	"mode":                     {do: (*haproxy).setMode, least: 1},
+	"balance":                  {do: (*haproxy).setBalance, least: 1, side: backSide},
+	"maxconn":                  {do: (*haproxy).setMaxconn, least: 1, side: frontSide},
+	"default_backend":          {do: (*haproxy).setBackend, least: 1, side: frontSide},
+	"use_backend":              {do: (*haproxy).useBackend, least: 1, side: frontSide},
+	"disabled":                 {do: func(_ *haproxy, p *proxy, s *stmt) { p.disabled = config.At(true, s.pos) }},
+	"enabled":                  {do: func(_ *haproxy, p *proxy, _ *stmt) { p.disabled = config.Field[bool]{} }},
+	"option tcplog":            {do: (*haproxy).setLog, side: frontSide},
+	"option httplog":           {do: (*haproxy).setLog, side: frontSide},
+	"option httpslog":          {do: (*haproxy).setLog, side: frontSide},
+	"option httpchk":           {do: (*haproxy).httpchk, side: backSide},
+	"http-check send":          {do: (*haproxy).httpCheckSend, side: backSide},
+	"http-check expect":        {do: (*haproxy).httpCheckExpect, least: 2, side: backSide},
+	"option tcp-check":         {do: func(_ *haproxy, p *proxy, _ *stmt) { p.check = httpCheck{} }, side: backSide},
+	"option tcpka":             {do: keepaliveIsOn},
+	"option clitcpka":          {do: keepaliveIsOn, side: frontSide},
+	"option srvtcpka":          {do: keepaliveIsOn, side: backSide},
+	"clitcpka-idle":            {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Idle }), least: 1, side: frontSide},
+	"clitcpka-intvl":           {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Interval }), least: 1, side: frontSide},
+	"clitcpka-cnt":             {do: (*haproxy).keepaliveCount, least: 1, side: frontSide},
+	"srvtcpka-idle":            {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Idle }), least: 1, side: backSide},
+	"srvtcpka-intvl":           {do: keepaliveTime(func(k *config.Keepalive) *config.Field[time.Duration] { return &k.Interval }), least: 1, side: backSide},
+	"srvtcpka-cnt":             {do: (*haproxy).keepaliveCount, least: 1, side: backSide},
+	"timeout client":           {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.client }), least: 2, side: frontSide},
+	"timeout client-fin":       {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.clientFin }), least: 2, side: frontSide},
+	"timeout connect":          {do: (*haproxy).timeoutConnect, least: 2, side: backSide},
+	"timeout server":           {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.server }), least: 2, side: backSide},
+	"timeout server-fin":       {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.serverFin }), least: 2, side: backSide},
+	"timeout tunnel":           {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.tunnel }), least: 2, side: backSide},
+	"timeout check":            {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.check }), least: 2, side: backSide},
+	"timeout queue":            {note: "has no counterpart: connections over the limit of a route wait in the listen queue, over that of a server for connect_timeout"},
+	"timeout tarpit":           none("midspan keeps no client waiting on purpose"),
+	"timeout client-hs":        none(whyTLS),
+	"retries":                  none(whyNext),
+	"option redispatch":        none(whyNext),
+	"retry-on":                 none(whyNext),
+	"log":                      none(whyLog),
+	"log-tag":                  none(whyLog),
+	"log-format":               gone("the log's format is json or tcplog"),
+	"log-format-sd":            gone("the log's format is json or tcplog"),
+	"error-log-format":         gone("the log's format is json or tcplog"),
+	"option dontlognull":       none("the load balancer's probes are counted and not logged"),
+	"option logasap":           none("the json log has a record when a connection starts"),
+	"no option":                {do: (*haproxy).noOption, least: 2},
+	"no log":                   gone("midspan's log is for all routes; `log: off` switches it off"),
+	"hash-type":                none("`balance: source` always hashes consistently"),
+	"hash-balance-factor":      gone("midspan does not bound the load of a hashed server"),
+	"fullconn":                 gone("a server's limit does not depend on the load of the route"),
+	"backlog":                  none("midspan asks for the longest listen queue that the kernel allows"),
+	"description":              none("it only describes"),
+	"id":                       none("it only numbers"),
+	"guid":                     none("it only names"),
+	"bind-process":             none(whyTune),
+	"acl":                      none("conditions are not evaluated; each line that uses it is named by itself"),
+	"tcp-response":             gone("midspan does not look into the bytes it forwards"),
+	"http-request":             gone(whyHTTP),
+	"http-request allow":       {note: whyAccess},
+	"http-request auth":        {note: whyAccess},
+	"http-request deny":        {note: whyAccess},
+	"http-request reject":      {note: whyAccess},
+	"http-request silent-drop": {note: whyAccess},
+	"http-request tarpit":      {note: whyAccess},
+	"stick":                    gone(whyStick),
+	"stick-table":              gone(whyStick),
+	"rate-limit":               gone("midspan does not limit the rate of new connections"),
+	"source":                   gone("midspan connects from the address that the kernel picks"),
+	"dispatch":                 gone("write the address as a `server`, then import again"),
+	"transparent":              gone("midspan goes to the servers of the route only"),
+	"use-server":               gone("conditions are not evaluated; connections go to any server of the route"),
+	"persist":                  gone(whyStick),
+	"force-persist":            gone(whyStick),
+	"ignore-persist":           gone(whyStick),
+	"cookie":                   gone(whyHTTP + ", so it cannot tell the server by a cookie"),
+	"tcp-check":                gone(whyCheckTCP),
+	"http-check":               gone("the check is one GET"),
+	"external-check":           gone("midspan runs no programs; " + whyCheckTCP),
+	"monitor-uri":              none("the load balancer's probe is answered by `health`"),
+	"monitor-net":              none("the load balancer's probe is answered by `health`"),
+	"monitor":                  none("the load balancer's probe is answered by `health`, 503 when no route has a server that is up"),
+	"stats":                    none(whyStats),
+	"email-alert":              none("let alerts come from the metrics"),
+	"filter":                   gone("midspan does not look into the bytes it forwards"),
+	"grace":                    none("`drain: { detection: … }` sets how long the probe fails before listeners close"),
+	"unique-id-format":         none("every connection has an id of its own"),
+	"unique-id-header":         gone(whyHTTP),
 
 	"load-server-state-from-file": none("midspan keeps its state over a reload and an upgrade"),
 	"server-state-file-name":      none("midspan keeps its state over a reload and an upgrade"),

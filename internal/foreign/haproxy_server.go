@@ -18,6 +18,7 @@ type server struct {
 // serverOptions are the parameters that `default-server` can give.
 type serverOptions struct {
 	check, backup, disabled           config.Field[bool]
+	ssl, checkSSL                     config.Field[bool]
 	inter                             config.Field[time.Duration]
 	rise, fall, port, weight, maxconn config.Field[int]
 }
@@ -32,66 +33,67 @@ func (s server) config() config.Server {
 }
 
 const (
-	whyServerName = "has no counterpart and needs none: midspan looks names up by their TTL, keeps the last good addresses, and starts without them"
+	whyServerName = isNone + "midspan looks names up by their TTL, keeps the last good addresses, and starts without them"
 	whyInter      = "has no counterpart: midspan tests at the same interval whatever a server's state"
-	whyAgent      = "is not carried over: midspan asks no agents"
-	whyHTTPPool   = "has no counterpart and needs none: each client connection has its own connection to a server"
-	whyCheckPlain = "is not carried over: midspan's check is plain TCP or plain HTTP"
+	whyAgent      = isGone + "midspan asks no agents"
+	whyHTTPPool   = isNone + "each client connection has its own connection to a server"
+	whyNoNo       = isNone + "midspan does none of this"
+	whyCheckPlain = isGone + "midspan's check is plain TCP or plain HTTP"
 )
 
 var serverParams = map[string]param{
 	"init-addr": {1, whyServerName}, "resolvers": {1, whyServerName}, "init-state": {1, whyServerName},
-	"resolve-prefer": {1, "is not carried over: midspan uses all addresses of a name, IPv4 and IPv6"},
-	"resolve-opts":   {1, "is not carried over: midspan uses all addresses of a name"},
-	"resolve-net":    {1, "is not carried over: midspan uses all addresses of a name"},
+	"resolve-prefer": {1, isGone + "midspan uses all addresses of a name, IPv4 and IPv6"},
+	"resolve-opts":   {1, isGone + "midspan uses all addresses of a name"},
+	"resolve-net":    {1, isGone + "midspan uses all addresses of a name"},
 	"fastinter":      {1, whyInter}, "downinter": {1, whyInter},
-	"addr":        {1, "is not carried over: midspan tests the address that connections go to"},
+	"addr":        {1, isGone + "midspan tests the address that connections go to"},
 	"agent-check": {0, whyAgent}, "agent-send": {1, whyAgent}, "agent-inter": {1, whyAgent}, "agent-addr": {1, whyAgent}, "agent-port": {1, whyAgent}, "no-agent-check": {0, whyAgent},
-	"observe":        {1, "has no counterpart and needs none: failed connects count like failed tests"},
-	"error-limit":    {1, "has no counterpart and needs none: `fall` is the limit"},
+	"observe":        {1, isNone + "failed connects count like failed tests"},
+	"error-limit":    {1, isNone + "`fall` is the limit"},
 	"on-error":       {1, "has no counterpart: failed connects count like failed tests"},
-	"on-marked-down": {1, "is not carried over: connections to a server that went down go on until they end"},
-	"on-marked-up":   {1, "is not carried over: connections to a backup server go on until they end"},
-	"slowstart":      {1, "is not carried over: a server that comes up gets its share at once"},
-	"maxqueue":       {1, "is not carried over: any number of connections over the limit waits, for connect_timeout"},
-	"minconn":        {1, "is not carried over: a server's limit does not depend on the load of the route"},
-	"strict-maxconn": {0, "has no counterpart and needs none: a server's limit counts its live connections"},
-	"track":          {1, "is not carried over: each route tests its own servers"},
-	"source":         {1, "is not carried over: midspan connects from the address that the kernel picks"},
-	"usesrc":         {1, "is not carried over: servers see midspan's address as the client's"},
-	"interface":      {1, "is not carried over: midspan connects by the interface that the kernel picks"},
-	"namespace":      {1, "is not carried over: start midspan in the network namespace"},
-	"socks4":         {1, "is not carried over: midspan connects directly"},
-	"tcp-ut":         {1, "is not carried over: write user_timeout for the route"},
-	"tcp-md5sig":     {1, "is not carried over: midspan does not sign segments"},
-	"tfo":            {0, "is not carried over: midspan does not use TCP Fast Open"}, "no-tfo": {0, "has no counterpart and needs none: midspan does not use TCP Fast Open"},
-	"cookie": {1, "is not carried over: " + whyHTTP + ", so it cannot tell the server by a cookie"},
-	"stick":  {0, "is not carried over: " + whyStick}, "non-stick": {0, "has no counterpart and needs none: " + whyStick},
-	"redir":   {1, "is not carried over: " + whyHTTP},
-	"ws":      {1, "has no counterpart and needs none: " + whyHTTP},
-	"enabled": {0, "has no counterpart and needs none: every server is"},
-	"id":      {1, "has no counterpart and needs none: it only numbers"}, "guid": {1, "has no counterpart and needs none: it only names"},
+	"on-marked-down": {1, isGone + "connections to a server that went down go on until they end"},
+	"on-marked-up":   {1, isGone + "connections to a backup server go on until they end"},
+	"slowstart":      {1, isGone + "a server that comes up gets its share at once"},
+	"maxqueue":       {1, isGone + "any number of connections over the limit waits, for connect_timeout"},
+	"minconn":        {1, isGone + "a server's limit does not depend on the load of the route"},
+	"strict-maxconn": {0, isNone + "a server's limit counts its live connections"},
+	"track":          {1, isGone + "each route tests its own servers"},
+	"source":         {1, isGone + "midspan connects from the address that the kernel picks"},
+	"usesrc":         {1, isGone + "servers see midspan's address as the client's"},
+	"interface":      {1, isGone + "midspan connects by the interface that the kernel picks"},
+	"namespace":      {1, isGone + "start midspan in the network namespace"},
+	"socks4":         {1, isGone + "midspan connects directly"},
+	"tcp-ut":         {1, isGone + "write user_timeout for the route"},
+	"tcp-md5sig":     {1, isGone + "midspan does not sign segments"},
+	"tfo":            {0, isGone + "midspan does not use TCP Fast Open"}, "no-tfo": {0, isNone + "midspan does not use TCP Fast Open"},
+	"cookie": {1, isNone + "it belongs to the `cookie` line of the backend"},
+	"stick":  {0, isGone + whyStick}, "non-stick": {0, isNone + whyStick},
+	"redir":   {1, isGone + whyHTTP},
+	"ws":      {1, isNone + whyHTTP},
+	"enabled": {0, isNone + "every server is"},
+	"id":      {1, isNone + "it only numbers"}, "guid": {1, isNone + "it only names"},
 	"shard":     {1, "has no counterpart: there are no stick tables to share"},
-	"hash-key":  {1, "has no counterpart and needs none: `balance: source` hashes the server's name"},
+	"hash-key":  {1, isNone + "`balance: source` hashes the server's name"},
 	"log-proto": {1, "has no counterpart: it is for log servers"}, "log-bufsize": {1, "has no counterpart: it is for log servers"},
-	"proto":     {1, "is not carried over: " + whyHTTP},
+	"proto":     {1, isGone + whyHTTP},
 	"max-reuse": {1, whyHTTPPool}, "pool-low-conn": {1, whyHTTPPool}, "pool-max-conn": {1, whyHTTPPool}, "pool-purge-delay": {1, whyHTTPPool},
 	"pool-conn-name": {1, whyHTTPPool}, "idle-ping": {1, whyHTTPPool},
 
 	"send-proxy": {0, whyPROXYOut}, "send-proxy-v2": {0, whyPROXYOut}, "send-proxy-v2-ssl": {0, whyPROXYOut}, "send-proxy-v2-ssl-cn": {0, whyPROXYOut},
 	"proxy-v2-options": {1, whyPROXYOut}, "set-proxy-v2-tlv-fmt": {1, whyPROXYOut}, "check-send-proxy": {0, whyPROXYOut},
-	"no-send-proxy": {0, "has no counterpart and needs none"}, "no-send-proxy-v2": {0, "has no counterpart and needs none"},
-	"no-send-proxy-v2-ssl": {0, "has no counterpart and needs none"}, "no-send-proxy-v2-ssl-cn": {0, "has no counterpart and needs none"},
+	"no-send-proxy": {0, whyNoNo}, "no-send-proxy-v2": {0, whyNoNo},
+	"no-send-proxy-v2-ssl": {0, whyNoNo}, "no-send-proxy-v2-ssl-cn": {0, whyNoNo},
 
 	"check-ssl": {0, whyCheckPlain}, "check-sni": {1, whyCheckPlain}, "check-alpn": {1, whyCheckPlain}, "check-proto": {1, whyCheckPlain},
-	"check-via-socks4": {0, whyCheckPlain}, "no-check-ssl": {0, "has no counterpart and needs none"}, "check-reuse-pool": {0, whyCheckPlain}, "check-pool-conn-name": {1, whyCheckPlain},
+	"check-via-socks4": {0, whyCheckPlain}, "no-check-ssl": {0, whyNoNo}, "check-reuse-pool": {0, whyCheckPlain}, "check-pool-conn-name": {1, whyCheckPlain},
 
 	"ssl": {0, whyTLSServer}, "alpn": {1, whyTLSServer}, "npn": {1, whyTLSServer}, "allow-0rtt": {0, whyTLSServer}, "ca-file": {1, whyTLSServer},
 	"ciphers": {1, whyTLSServer}, "ciphersuites": {1, whyTLSServer}, "crl-file": {1, whyTLSServer}, "crt": {1, whyTLSServer}, "sni": {1, whyTLSServer},
 	"ssl-max-ver": {1, whyTLSServer}, "ssl-min-ver": {1, whyTLSServer}, "ssl-reuse": {0, whyTLSServer}, "tls-tickets": {0, whyTLSServer}, "verify": {1, whyTLSServer},
 	"verifyhost": {1, whyTLSServer}, "curves": {1, whyTLSServer}, "sigalgs": {1, whyTLSServer}, "client-sigalgs": {1, whyTLSServer}, "renegotiate": {0, whyTLSServer},
 	"force-sslv3": {0, whyTLSServer}, "force-tlsv10": {0, whyTLSServer}, "force-tlsv11": {0, whyTLSServer}, "force-tlsv12": {0, whyTLSServer}, "force-tlsv13": {0, whyTLSServer},
-	"no-ssl": {0, "has no counterpart and needs none"}, "no-ssl-reuse": {0, whyTLSServer}, "no-sslv3": {0, whyTLSServer}, "no-tlsv10": {0, whyTLSServer},
+	"no-ssl": {0, whyNoNo}, "no-ssl-reuse": {0, whyTLSServer}, "no-sslv3": {0, whyTLSServer}, "no-tlsv10": {0, whyTLSServer},
 	"no-tlsv11": {0, whyTLSServer}, "no-tlsv12": {0, whyTLSServer}, "no-tlsv13": {0, whyTLSServer}, "no-tls-tickets": {0, whyTLSServer}, "no-verifyhost": {0, whyTLSServer},
 }
 
@@ -170,10 +172,21 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		"disabled":    func(w word) { o.disabled = config.At(true, w.pos) },
 		"no-disabled": func(word) { o.disabled = config.Field[bool]{} },
 	}
+	// Those for TLS are noted as well.
+	also := map[string]func(w word){
+		"ssl":          func(w word) { o.ssl = config.At(true, w.pos) },
+		"no-ssl":       func(word) { o.ssl = config.Field[bool]{} },
+		"check-ssl":    func(w word) { o.checkSSL = config.At(true, w.pos) },
+		"no-check-ssl": func(word) { o.checkSSL = config.Field[bool]{} },
+	}
 	h.params(s, words, serverParams, func(w, value word) (int, bool) {
 		if set := switches[w.text]; set != nil {
 			set(w)
 			return 0, true
+		}
+		if set := also[w.text]; set != nil {
+			set(w)
+			return 0, false
 		}
 		if w.text == "inter" {
 			if d, ok := h.time(s, value, time.Millisecond); ok {

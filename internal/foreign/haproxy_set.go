@@ -93,8 +93,8 @@ func (h *haproxy) setBackend(p *proxy, s *stmt) { p.backend = config.At(s.arg(1)
 
 // useBackend has nothing to do for a rule without a condition: front sees it.
 func (h *haproxy) useBackend(p *proxy, s *stmt) {
-	if len(s.words) > 2 {
-		h.lost(s, "conditions are not evaluated, so these connections go to the default backend; give them a route and a port of their own")
+	if len(s.words) > 2 || dynamic(s) {
+		h.lost(s, "conditions and variables are not evaluated, so these connections go to the default backend; give them a route and a port of their own")
 	} else if p.always != s {
 		h.needless(s, "an earlier `use_backend` without a condition takes every connection")
 	}

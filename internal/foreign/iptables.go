@@ -102,6 +102,8 @@ func (p *ipTables) rule(s *stmt) {
 	case "filter":
 		why := filterChains[chain]
 		switch {
+		case chain == "FORWARD" && p.read(s).source():
+			p.because(s, s.pos, s.String(), openMark+"has no effect on midspan's connections, which do not pass FORWARD; "+whereSource)
 		case chain == "FORWARD":
 			p.needless(s, "connections of midspan do not pass FORWARD")
 		case why != "":
@@ -134,7 +136,11 @@ func (p *ipTables) natRule(s *stmt, chain string) {
 	case chain != "PREROUTING":
 		p.lost(s, fmt.Sprintf("chain %s belongs to another program or is reached by conditions; write the route by hand if it forwards", printable(chain)))
 	case r.jump == "ACCEPT" || r.jump == "RETURN":
-		p.lost(s, "it is an exception from the rules after it; midspan has none")
+		mark := ""
+		if r.source() {
+			mark = openMark
+		}
+		p.because(s, s.pos, s.String(), mark+isGone+"it is an exception from the rules after it; midspan has none")
 	default:
 		p.lost(s, "other chains are not followed")
 	}

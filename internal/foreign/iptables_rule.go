@@ -3,6 +3,7 @@ package foreign
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -122,6 +123,17 @@ func spelled(not bool, option string, values []word) string {
 	}
 	return text
 }
+
+// source tells whether the rule is for some sources only.
+func (r *natRule) source() bool {
+	return slices.ContainsFunc(r.widens, func(c string) bool {
+		option, _, _ := strings.Cut(strings.TrimPrefix(c, "! "), " ")
+		return slices.Contains([]string{"-s", "--source", "--src-range", "--match-set", "--mac-source"}, option)
+	})
+}
+
+// whereSource is where a source can be restricted.
+const whereSource = "restrict it in the network security group, or in chain INPUT"
 
 func (r *natRule) protocol(not bool, _ string, values []word) {
 	r.proto = values[0].text
@@ -297,25 +309,30 @@ func (r *natRule) listens() []config.Field[config.Listen] {
 
 // conditions notes what of the rule is not in the route.
 func (p *ipTables) conditions(r *natRule) {
+	const onAll = moreMark + isGone + "midspan listens on all %s here"
 	var rest []string
 	for _, c := range r.widens {
 		switch option, _, _ := strings.Cut(strings.TrimPrefix(c, "! "), " "); option {
 		case "-d", "--destination", "--dst-type":
-			p.note(r.stmt, "%s is NOT carried over: midspan listens on all addresses of this machine here; this widens access", quote(c))
+			p.because(r.stmt, r.pos, quote(c), fmt.Sprintf(onAll, "addresses of this machine"))
 		case "-i", "--in-interface":
-			p.note(r.stmt, "%s is NOT carried over: midspan listens on all interfaces here; this widens access", quote(c))
+			p.because(r.stmt, r.pos, quote(c), fmt.Sprintf(onAll, "interfaces"))
 		default:
 			rest = append(rest, c)
 		}
 	}
 	if len(rest) > 0 {
-		p.note(r.stmt, "%s is NOT carried over: this widens access; restrict it in the network security group, or in chain INPUT", quote(strings.Join(rest, " ")))
+		mark := moreMark
+		if r.source() {
+			mark = openMark
+		}
+		p.because(r.stmt, r.pos, quote(strings.Join(rest, " ")), mark+"is not carried over; "+whereSource)
 	}
 	switch l := r.listens()[0].V; {
 	case r.iface == "" || l.Interface != "":
 	case l.Addr.Is6():
-		p.note(r.stmt, "%s is not carried over: midspan listens on an IPv6 address or on an interface, not on both together", quote("-i "+r.iface))
+		p.because(r.stmt, r.pos, quote("-i "+r.iface), moreMark+isGone+"midspan listens on an IPv6 address or on an interface, not on both together")
 	default:
-		p.note(r.stmt, "%s is NOT carried over: it is not the name of one interface; midspan listens on all of them here", quote("-i "+r.iface))
+		p.because(r.stmt, r.pos, quote("-i "+r.iface), fmt.Sprintf(onAll, "interfaces")+": it is not the name of one")
 	}
 }

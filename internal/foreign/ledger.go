@@ -43,7 +43,23 @@ func (s *stmt) String() string { return quote(s.raw) }
 type ledger struct {
 	stmts    []*stmt
 	notes    config.Problems
+	unneeded config.Problems // notes on what needs no counterpart
 	problems config.Problems
+}
+
+// How a reason begins, which is what stands in a note after the statement. A
+// mark goes in front of the statement.
+const (
+	isNone = "has no counterpart and needs none: "
+	isGone = "is not carried over: "
+
+	openMark = "every source may connect: "
+	moreMark = "more may connect: "
+)
+
+// widens tells whether a note begins with the mark of one that widens access.
+func widens(text string) bool {
+	return strings.HasPrefix(text, openMark) || strings.HasPrefix(text, moreMark)
 }
 
 func (l *ledger) add(s *stmt) *stmt {
@@ -63,8 +79,24 @@ func (l *ledger) noteAt(s *stmt, pos config.Pos, format string, args ...any) {
 	l.notes.Addf(pos, format, args...)
 }
 
+// because records, at pos, why what did not become of s; what is s or a part
+// of it. How the reason begins tells where it belongs.
+func (l *ledger) because(s *stmt, pos config.Pos, what, why string) {
+	s.noted = true
+	if strings.HasPrefix(why, isNone) {
+		l.unneeded.Addf(pos, "%s %s", what, why)
+		return
+	}
+	for _, mark := range []string{openMark, moreMark} {
+		if rest, marked := strings.CutPrefix(why, mark); marked {
+			what, why = mark+what, rest
+		}
+	}
+	l.notes.Addf(pos, "%s %s", what, why)
+}
+
 // noteBlock notes head, and body by its line numbers.
-func (l *ledger) noteBlock(head *stmt, body []*stmt, format string, args ...any) {
+func (l *ledger) noteBlock(head *stmt, body []*stmt, why string) {
 	last := head.end
 	for _, s := range body {
 		s.noted = true
@@ -76,16 +108,14 @@ func (l *ledger) noteBlock(head *stmt, body []*stmt, format string, args ...any)
 	if last > head.pos.Line {
 		where = fmt.Sprintf(" (to line %d)", last)
 	}
-	l.note(head, "%s%s %s", head, where, fmt.Sprintf(format, args...))
+	l.because(head, head.pos, head.String()+where, why)
 }
 
 // needless notes a statement that midspan can do without.
-func (l *ledger) needless(s *stmt, why string) {
-	l.note(s, "%s has no counterpart and needs none: %s", s, why)
-}
+func (l *ledger) needless(s *stmt, why string) { l.because(s, s.pos, s.String(), isNone+why) }
 
 // lost notes a statement whose effect is missed.
-func (l *ledger) lost(s *stmt, why string) { l.note(s, "%s is not carried over: %s", s, why) }
+func (l *ledger) lost(s *stmt, why string) { l.because(s, s.pos, s.String(), isGone+why) }
 
 // problem records what the foreign program itself would refuse.
 func (l *ledger) problem(pos config.Pos, format string, args ...any) {

@@ -94,7 +94,7 @@ func (x *nginx) noteBy(table noteTable, n *node) {
 	if !known {
 		why = "is not known to this importer and is not carried over"
 	}
-	x.noteBlock(n.stmt, n.inner(), "%s", why)
+	x.noteBlock(n.stmt, n.inner(), why)
 }
 
 // nginxSettings are what a server takes over from the blocks around it.
@@ -102,6 +102,7 @@ type nginxSettings struct {
 	connect   config.Field[time.Duration]
 	idle      config.Field[time.Duration]
 	keepalive config.Keepalive
+	tls       bool // proxy_ssl: servers get TLS
 }
 
 // setting carries n over into c if it is one of the few that can be.

@@ -30,7 +30,7 @@ func (x *nginx) httpBlock(ns []*node) {
 			continue
 		}
 		if why := notPlain(n, ports); why != "" {
-			x.noteBlock(n.stmt, n.inner(), "is not carried over: %s", why)
+			x.noteBlock(n.stmt, n.inner(), isGone+why)
 			continue
 		}
 		x.httpServer(n, around)

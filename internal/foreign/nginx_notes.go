@@ -6,13 +6,11 @@ import "strings"
 // stand: the text after the directive in the note.
 
 const (
-	isNone = "has no counterpart and needs none: "
-	isGone = "is not carried over: "
-
 	whyNginxLog    = isNone + whyLog
 	whyNginxTune   = isNone + whyTune
 	whyNginxHTTP   = isGone + whyHTTP
-	whyNginxAccess = "is NOT carried over: this restricts who may connect, and every source can connect now; restrict it in the network security group"
+	whyNginxAccess = openMark + "is not carried over, and a route refuses nobody; restrict sources in the network security group"
+	whyNoFiles     = isNone + "a route serves no files"
 	whyVariable    = isGone + "variables are not evaluated"
 	whyScript      = isGone + "midspan runs no scripts"
 	whyRate        = isGone + "midspan does not limit rates"
@@ -62,7 +60,7 @@ var mainNotes = noteTable{names: map[string]string{
 }, prefixes: []prefixNote{
 	{"worker_", whyNginxTune},
 	{"debug_", isNone + "it is for debugging nginx"},
-	{"ssl_engine", whyTLSBind},
+	{"ssl_engine", isNone + whyTLS},
 }}
 
 var streamNotes = noteTable{names: map[string]string{
@@ -88,6 +86,7 @@ var streamNotes = noteTable{names: map[string]string{
 	"preread_buffer_size":         isNone + "midspan does not wait for bytes of the client",
 	"preread_timeout":             isNone + "midspan does not wait for bytes of the client",
 	"ssl_preread":                 isGone + "midspan does not read the name that a TLS client asks for",
+	"ssl_verify_client":           whyNoClientCert,
 	"server_name":                 isGone + "midspan does not read the name that a TLS client asks for",
 	"set":                         whyVariable,
 	"map":                         whyVariable,
@@ -138,7 +137,7 @@ var httpNotes = noteTable{names: map[string]string{
 	"geo":                           whyVariable,
 	"split_clients":                 whyVariable,
 	"set":                           whyVariable,
-	"types":                         whyNginxHTTP,
+	"types":                         whyNoFiles,
 	"sendfile":                      isNone + "midspan splices streams that keep moving",
 	"tcp_nopush":                    isNone + "midspan never holds small segments back",
 	"tcp_nodelay":                   isNone + "midspan never holds small segments back",
@@ -157,7 +156,7 @@ var httpNotes = noteTable{names: map[string]string{
 	"proxy_request_buffering":       whyNginxTune,
 	"proxy_bind":                    isGone + "midspan connects from the address that the kernel picks",
 	"proxy_http_version":            isNone + "bytes are forwarded as they are",
-	"default_type":                  whyNginxHTTP,
+	"default_type":                  whyNoFiles,
 	"charset":                       whyNginxHTTP,
 	"error_page":                    whyNginxHTTP,
 	"server_tokens":                 isNone + whyHTTP,
@@ -177,7 +176,7 @@ var httpNotes = noteTable{names: map[string]string{
 	"set_real_ip_from":              whyNginxHTTP,
 	"absolute_redirect":             whyNginxHTTP,
 	"root":                          whyNginxHTTP,
-	"index":                         whyNginxHTTP,
+	"index":                         whyNoFiles,
 	"status_zone":                   isNone + whyStats,
 	"server_name_in_redirect":       whyNginxHTTP,
 	"port_in_redirect":              whyNginxHTTP,

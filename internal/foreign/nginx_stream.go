@@ -12,7 +12,7 @@ import (
 
 // streamBlock makes routes of the servers of a stream block.
 func (x *nginx) streamBlock(ns []*node) {
-	var around nginxSettings
+	around := nginxSettings{tls: proxySSL(ns, false)}
 	x.upstreams(ns, x.stream, "")
 	for _, n := range ns {
 		switch {
@@ -34,7 +34,12 @@ func (x *nginx) streamBlock(ns []*node) {
 func (x *nginx) streamServer(n *node, c nginxSettings) {
 	i := slices.IndexFunc(n.block, func(m *node) bool { return m.name() == "proxy_pass" })
 	if i < 0 {
-		x.noteBlock(n.stmt, n.inner(), "is not carried over: it has no `proxy_pass`")
+		x.noteBlock(n.stmt, n.inner(), isGone+"it has no `proxy_pass`")
+		return
+	}
+	c.tls = proxySSL(n.block, c.tls)
+	if line := onlyTLS(n); line != 0 && !c.tls {
+		x.noteBlock(n.stmt, n.inner(), fmt.Sprintf("%s`listen … ssl` (line %d): %s", isGone, line, whyNoTLS))
 		return
 	}
 	pass := n.block[i]
@@ -45,6 +50,8 @@ func (x *nginx) streamServer(n *node, c nginxSettings) {
 		case m.name() == "listen":
 			listens = append(listens, x.listen(m, &c, "")...)
 		case x.setting(&c, m):
+		case m.name() == "ssl_verify_client" && m.arg(1) == "off":
+			x.needless(m.stmt, "midspan asks clients for no certificate")
 		default:
 			x.noteBy(streamNotes, m)
 		}
@@ -61,6 +68,34 @@ func (x *nginx) streamServer(n *node, c nginxSettings) {
 	if x.room(len(r.Listen), len(r.To)) && x.route(r) {
 		x.aboutDefaults(c, n.pos)
 	}
+}
+
+// whyNoTLS is why a listener cannot stay that takes TLS for plaintext servers.
+const whyNoTLS = "midspan does not decrypt, and the servers are not asked by TLS (`proxy_ssl`); give them certificates, and write a route to their TLS port"
+
+// proxySSL tells whether servers are asked by TLS; outside is what holds around ns.
+func proxySSL(ns []*node, outside bool) bool {
+	for _, n := range ns {
+		if n.name() == "proxy_ssl" {
+			outside = n.arg(1) == "on"
+		}
+	}
+	return outside
+}
+
+// onlyTLS is the line of the first `listen` of a server that takes TLS on all
+// of them, or 0.
+func onlyTLS(n *node) (line int) {
+	for _, m := range n.block {
+		switch {
+		case m.name() != "listen":
+		case !slices.ContainsFunc(m.words, func(w word) bool { return w.text == "ssl" }):
+			return 0
+		case line == 0:
+			line = m.pos.Line
+		}
+	}
+	return line
 }
 
 // routeTo is a route to the upstream or server that a proxy_pass names.
@@ -108,10 +143,13 @@ func (x *nginx) listen(n *node, c *nginxSettings, port string) []config.Field[co
 		case name == "udp" || name == "quic":
 			x.lost(n.stmt, "midspan forwards TCP")
 			return nil
+		case name == "ssl" && !c.tls:
+			x.lost(n.stmt, whyNoTLS)
+			return nil
 		case name == "so_keepalive":
 			x.soKeepalive(n, value, c)
 		case known:
-			x.note(n.stmt, "%s %s", quote(w.text), why)
+			x.because(n.stmt, n.pos, quote(w.text), why)
 		default:
 			x.note(n.stmt, "%s is not known to this importer and is not carried over", quote(w.text))
 		}
@@ -122,21 +160,21 @@ func (x *nginx) listen(n *node, c *nginxSettings, port string) []config.Field[co
 
 // listenParams are the parameters of `listen` that are only noted.
 var listenParams = map[string]string{
-	"backlog":        "has no counterpart and needs none: midspan asks for the longest listen queue that the kernel allows",
-	"bind":           "has no counterpart and needs none: midspan binds each address",
-	"reuseport":      "has no counterpart and needs none: midspan does so by itself",
-	"default_server": "has no counterpart and needs none: a route has its port for itself",
-	"http2":          "has no counterpart and needs none: bytes are forwarded as they are",
-	"ipv6only":       "is not carried over: whether an IPv6 address also takes IPv4 is the kernel's setting",
-	"rcvbuf":         "is not carried over: midspan leaves socket buffers to the kernel",
-	"sndbuf":         "is not carried over: midspan leaves socket buffers to the kernel",
-	"fastopen":       "is not carried over: midspan does not use TCP Fast Open",
-	"setfib":         "is not carried over: it is not for Linux",
-	"accept_filter":  "is not carried over: it is not for Linux",
-	"deferred":       "is not carried over: midspan connects to the server at once, since the server may speak first",
-	"multipath":      "is not carried over: midspan does not use Multipath TCP",
+	"backlog":        isNone + "midspan asks for the longest listen queue that the kernel allows",
+	"bind":           isNone + "midspan binds each address",
+	"reuseport":      isNone + "midspan does so by itself",
+	"default_server": isNone + "a route has its port for itself",
+	"http2":          isNone + "bytes are forwarded as they are",
+	"ipv6only":       isGone + "whether an IPv6 address also takes IPv4 is the kernel's setting",
+	"rcvbuf":         isGone + "midspan leaves socket buffers to the kernel",
+	"sndbuf":         isGone + "midspan leaves socket buffers to the kernel",
+	"fastopen":       isGone + "midspan does not use TCP Fast Open",
+	"setfib":         isGone + "it is not for Linux",
+	"accept_filter":  isGone + "it is not for Linux",
+	"deferred":       isGone + "midspan connects to the server at once, since the server may speak first",
+	"multipath":      isGone + "midspan does not use Multipath TCP",
 	"proxy_protocol": whyPROXYIn,
-	"ssl":            whyTLSBind,
+	"ssl":            whyTLSBind, // where it can stay; see listen
 }
 
 // nginxListen is the address of a `listen`; port is for one without.

@@ -32,7 +32,7 @@ func (x *nginx) upstreams(ns []*node, into map[string]*upstream, port string) {
 func (x *nginx) unusedUpstreams(ups map[string]*upstream) {
 	for _, u := range ups {
 		if !u.read {
-			x.noteBlock(u.node.stmt, u.node.inner(), "is not carried over: no route goes to it")
+			x.noteBlock(u.node.stmt, u.node.inner(), isGone+"no route goes to it")
 		}
 	}
 }
@@ -104,7 +104,7 @@ func (x *nginx) upstreamServer(u *upstream, n *node) {
 		case "service":
 			why = "midspan does not look up SRV records; write a `server` for each"
 		case "resolve":
-			x.note(n.stmt, "`resolve` has no counterpart and needs none: midspan looks names up by their TTL")
+			x.because(n.stmt, n.pos, "`resolve`", isNone+"midspan looks names up by their TTL")
 		default:
 			x.note(n.stmt, "%s %s", quote(w.text), nginxServerParam(name))
 		}

@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,27 +56,29 @@ func TestStatements(t *testing.T) {
 				if text := string(config.Encode(imp.File)); !strings.Contains(text, c.has) {
 					t.Errorf("the YAML lacks %q:\n%s", c.has, text)
 				}
-				checkNote(t, imp.Notes, cases.line, c.note)
-				for _, s := range ledger.stmts {
-					if !s.carried && !s.noted {
-						t.Errorf("%s: %s was neither carried over nor noted", s.pos, s)
-					}
-				}
+				checkNote(t, imp, cases.line, c.note)
+				accounted(t, ledger)
 			})
 		}
 	}
 }
 
 // checkNote wants a note on the line that begins like that, or none.
-func checkNote(t *testing.T, notes config.Problems, line int, want string) {
+func checkNote(t *testing.T, imp *Import, line int, want string) {
 	var got []string
-	for _, n := range notes {
-		if n.Pos.Line == line {
-			if want != "" && strings.HasPrefix(n.Text, want) {
-				return
+	for needless, notes := range map[bool]config.Problems{false: imp.Notes, true: imp.Needless} {
+		for _, n := range notes {
+			if n.Pos.Line != line {
+				continue
+			}
+			if strings.Contains(n.Text, isNone) != needless {
+				t.Errorf("in the wrong list (needless: %t): %s", needless, n)
 			}
 			got = append(got, n.Text)
 		}
+	}
+	if want != "" && slices.ContainsFunc(got, func(text string) bool { return strings.HasPrefix(text, want) }) {
+		return
 	}
 	if want != "" || len(got) > 0 {
 		t.Errorf("notes on line %d:\n%s\nwant %q", line, strings.Join(got, "\n"), want)
@@ -85,7 +88,7 @@ func checkNote(t *testing.T, notes config.Problems, line int, want string) {
 // TestTexts: what stands in the tables reads as a sentence after the statement.
 func TestTexts(t *testing.T) {
 	check := func(where, note string) {
-		for _, start := range []string{"has no counterpart", "is not carried over: ", "is NOT carried over: "} {
+		for _, start := range []string{isNone, "has no counterpart: ", isGone, "is NOT carried over: ", openMark + "is not carried over", moreMark + isGone} {
 			if strings.HasPrefix(note, start) && !strings.HasSuffix(note, ".") {
 				return
 			}

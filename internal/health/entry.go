@@ -2,9 +2,11 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"midspan/internal/plan"
@@ -105,6 +107,9 @@ func (m *Monitor) tested(e *entry, began time.Time, latency time.Duration, err e
 	if e.gone {
 		return
 	}
+	if ownShortage(err) {
+		return // it says nothing about the server
+	}
 	e.known.Checked, e.known.LastCheck, e.known.LastError = true, began, ""
 	e.known.Tests++
 	if err == nil {
@@ -114,6 +119,16 @@ func (m *Monitor) tested(e *entry, began time.Time, latency time.Duration, err e
 		e.known.LastError = err.Error()
 	}
 	m.settle(e, next(e.verdict, err == nil, e.check.Rise, e.check.Fall))
+}
+
+// ownShortage tells whether a test failed for want of something on this machine.
+func ownShortage(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Report tells of a connect of the data path to addr: it failed with err, or

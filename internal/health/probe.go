@@ -41,6 +41,9 @@ func (w wire) probe(ctx context.Context, t Target) (time.Duration, error) {
 	began := time.Now()
 	conn, err := w.dial(ctx, "tcp", addr.String())
 	if err != nil {
+		if errno := syscall.Errno(0); errors.As(err, &errno) {
+			return 0, fmt.Errorf("connect: %w", errno) // ownShortage looks at it
+		}
 		return 0, fmt.Errorf("connect: %s", words(err, time.Since(began)))
 	}
 	defer conn.Close()

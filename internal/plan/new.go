@@ -41,6 +41,7 @@ func New(f *config.File) (*Plan, config.Problems, error) {
 	b := &builder{file: f}
 	p := b.plan()
 	b.conflicts()
+	b.circles(p)
 	if err := b.problems.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -308,4 +309,40 @@ func (b *builder) conflict(l, other listener) {
 		hint += fmt.Sprintf(", or set `%s: \":PORT\"`", other.owner)
 	}
 	b.problems.Addf(l.pos, "%s listens on %s, which %s has already (%s); %s", l.owner, strings.TrimPrefix(l.String(), "*:"), other.owner, where, hint)
+}
+
+// circles refuses servers that are listeners of this file: a connection to one
+// would come back in until nothing is left. Addresses of this machine that the
+// file does not name are known at run time only.
+func (b *builder) circles(p *Plan) {
+	for i := range b.file.Routes {
+		for _, s := range b.file.Routes[i].To {
+			a, err := netip.ParseAddr(s.Target.V.Host)
+			if err != nil {
+				continue
+			}
+			for _, l := range b.listeners {
+				for _, from := range p.Routes[i].Listen {
+					if l.reachedBy(a, s.Target.V, from) {
+						b.problems.Addf(s.Target.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target", p.Routes[i].Name, s.Target.V, l.owner, l.pos.Line)
+						break
+					}
+				}
+			}
+		}
+	}
+}
+
+// reachedBy tells whether a connection that came in on from and goes to t, at
+// address a, would arrive at l.
+func (l listener) reachedBy(a netip.Addr, t config.Target, from Listen) bool {
+	local := a.IsLoopback() || a.IsUnspecified()
+	if l.pos == (config.Pos{}) || (l.Addr.IsValid() && l.Addr != a) || (!l.Addr.IsValid() && !local) || (l.Interface != "" && l.Interface != "lo") {
+		return false
+	}
+	lo, hi := int(t.Port), int(t.Port)
+	if t.Port == 0 {
+		lo, hi = int(from.From)+t.Shift, int(from.To)+t.Shift
+	}
+	return lo <= int(l.To) && int(l.From) <= hi
 }

@@ -151,7 +151,10 @@ type Server struct {
 // Endpoint is one address of a server.
 type Endpoint struct {
 	Addr netip.Addr `json:"addr"`
-	Up   bool       `json:"up"`
+	Up   bool       `json:"up"` // gets new connections
+	// LastResort: connects to it fail, and it is Up only because the route has
+	// no check and nothing better.
+	LastResort bool `json:"last_resort,omitempty"`
 }
 
 // PortFor is the server's port for a connection that came in on port listen.
@@ -168,17 +171,14 @@ func (s *Server) Literal() (netip.Addr, bool) {
 	return a, err == nil
 }
 
-// CheckPort is the port that tests of s go to.
-func (r *Route) CheckPort(s *Server) uint16 {
-	if r.Check.Port != 0 {
-		return r.Check.Port
-	}
-	return s.PortFor(r.Listen[0].From)
-}
+// MainPort is the server's port for health: that of the first listener, where
+// the route has many.
+func (r *Route) MainPort(s *Server) uint16 { return s.PortFor(r.Listen[0].From) }
 
 // With is p with the endpoints of every server: the addresses that addrs gives
-// for its host (literal addresses are not asked for), up where up says so.
-func (p *Plan) With(addrs func(host string) []netip.Addr, up func(*Route, *Server, netip.Addr) bool) *Plan {
+// for its host (literal addresses are not asked for), in the state that state
+// gives.
+func (p *Plan) With(addrs func(host string) []netip.Addr, state func(*Route, *Server, netip.Addr) (up, lastResort bool)) *Plan {
 	next := *p
 	next.Routes = make([]*Route, len(p.Routes))
 	for i, r := range p.Routes {
@@ -194,7 +194,8 @@ func (p *Plan) With(addrs func(host string) []netip.Addr, up func(*Route, *Serve
 				list = addrs(s.Host)
 			}
 			for _, a := range list {
-				server.Endpoints = append(server.Endpoints, Endpoint{a, up(r, s, a)})
+				up, lastResort := state(r, s, a)
+				server.Endpoints = append(server.Endpoints, Endpoint{a, up, lastResort})
 			}
 			route.Servers[j] = &server
 		}
@@ -203,19 +204,25 @@ func (p *Plan) With(addrs func(host string) []netip.Addr, up func(*Route, *Serve
 	return &next
 }
 
-// WithoutListeners is p with every route taken out: what an engine is given to
-// stop accepting while connections that live go on.
+// WithoutListeners is p with routes that listen nowhere: what an engine is given
+// to stop accepting while connections that live go on.
 func (p *Plan) WithoutListeners() *Plan {
 	next := *p
-	next.Routes = nil
+	next.Routes = make([]*Route, len(p.Routes))
+	for i, r := range p.Routes {
+		route := *r
+		route.Listen = nil
+		next.Routes[i] = &route
+	}
 	return &next
 }
 
-// Usable tells whether a new connection on r has somewhere to go.
+// Usable tells whether a new connection on r has somewhere to go that is not
+// known to fail.
 func (r *Route) Usable() bool {
 	for _, s := range r.Servers {
 		for _, e := range s.Endpoints {
-			if e.Up && s.Weight > 0 {
+			if e.Up && !e.LastResort && s.Weight > 0 {
 				return true
 			}
 		}
@@ -257,7 +264,7 @@ func (l Listen) String() string {
 	if l.From != l.To {
 		ports += "-" + strconv.Itoa(int(l.To))
 	}
-	host := "*"
+	host := ""
 	if l.Addr.IsValid() {
 		host = l.Addr.String()
 	}
@@ -266,6 +273,9 @@ func (l Listen) String() string {
 	}
 	if l.Interface != "" {
 		host += "%" + l.Interface
+	}
+	if host == "" {
+		host = "*"
 	}
 	return host + ":" + ports
 }

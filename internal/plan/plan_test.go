@@ -87,6 +87,15 @@ func TestRefused(t *testing.T) {
 			"dns: {min_ttl: 1m, max_ttl: 1s}\nroutes:\n  a: {listen: 80, to: h:80}\n",
 			`f.yaml:1:16: min_ttl (1m) is above max_ttl (1s); lower it`,
 		},
+		"a circle": {
+			"routes:\n  a: {listen: 80, to: 127.0.0.1:80}\n",
+			`f.yaml:2:23: route "a": server 127.0.0.1:80 is where route "a" listens (line 2), so connections would go in a circle; write the real target`,
+		},
+		"a circle of two": {
+			"routes:\n  a: {listen: 10.0.0.4:80-90, to: 10.0.0.5:70}\n  b: {listen: 10.0.0.5:70, to: [h:1, 10.0.0.4:85]}\n",
+			`f.yaml:2:35: route "a": server 10.0.0.5:70 is where route "b" listens (line 3), so connections would go in a circle; write the real target` + "\n" +
+				`f.yaml:3:38: route "b": server 10.0.0.4:85 is where route "a" listens (line 2), so connections would go in a circle; write the real target`,
+		},
 		"all at once": {
 			"routes:\n  a: {listen: 8080, to: [h:80, h:80]}\n  b: {listen: 9600, to: h:80}\n",
 			`f.yaml:2:15: route "a" listens on 8080, which health has already (by default); choose another port, or set ` + "`health: \":PORT\"`" + "\n" +
@@ -209,7 +218,7 @@ func TestWith(t *testing.T) {
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	p := base.With(func(host string) []netip.Addr {
 		return map[string][]netip.Addr{"h": {one, two}, "i": {one}}[host]
-	}, func(_ *Route, s *Server, a netip.Addr) bool { return s.Host == "i" || a == two })
+	}, func(_ *Route, s *Server, a netip.Addr) (bool, bool) { return s.Host == "i" || a == two, false })
 	if string(mustJSON(t, base)) != before {
 		t.Error("With changed the plan it was made from")
 	}
@@ -220,7 +229,11 @@ func TestWith(t *testing.T) {
 	if !p.Routes[0].Usable() {
 		t.Error("not usable with one endpoint up")
 	}
-	none := base.With(func(string) []netip.Addr { return []netip.Addr{one} }, func(_ *Route, s *Server, _ netip.Addr) bool { return s.Weight == 0 })
+	last := base.With(func(string) []netip.Addr { return []netip.Addr{one} }, func(*Route, *Server, netip.Addr) (bool, bool) { return true, true })
+	if last.Routes[0].Usable() || !last.Routes[0].Servers[0].Endpoints[0].Up {
+		t.Error("a last resort is up, and not counted on")
+	}
+	none := base.With(func(string) []netip.Addr { return []netip.Addr{one} }, func(_ *Route, s *Server, _ netip.Addr) (bool, bool) { return s.Weight == 0, false })
 	if none.Routes[0].Usable() {
 		t.Error("usable with nothing but a server of weight 0")
 	}
@@ -230,7 +243,7 @@ func TestWith(t *testing.T) {
 	if p.Routes[0].Servers[2].PortFor(81) != 81 || s[0].PortFor(81) != 90 {
 		t.Error("ports")
 	}
-	if got := p.WithoutListeners(); len(got.Routes) != 0 || len(p.Routes) != 1 {
+	if got := p.WithoutListeners(); len(got.Routes) != 1 || len(got.Routes[0].Listen) != 0 || len(p.Routes[0].Listen) != 1 {
 		t.Error("WithoutListeners")
 	}
 }

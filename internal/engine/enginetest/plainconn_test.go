@@ -54,7 +54,9 @@ func (e *plain) serve(l *listener, client *net.TCPConn) {
 	c.give = give
 	stop := c.watch(ctx)
 	t, server, reason := c.connect(ctx, &record)
-	record.Connect = time.Since(c.info.Start)
+	if server != nil {
+		record.Connect = time.Since(c.info.Start)
+	}
 	stop()
 	give()
 	if server == nil {

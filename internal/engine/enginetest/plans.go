@@ -50,7 +50,9 @@ func (r *rig) plan(format string, args ...any) *plan.Plan {
 func (r *rig) with(p *plan.Plan) *plan.Plan {
 	return p.With(
 		func(host string) []netip.Addr { return r.names[host] },
-		func(_ *plan.Route, s *plan.Server, a netip.Addr) bool { return !r.down[s.Name] && !r.down[a.String()] },
+		func(_ *plan.Route, s *plan.Server, a netip.Addr) (bool, bool) {
+			return !r.down[s.Name] && !r.down[a.String()], false
+		},
 	)
 }
 

@@ -77,7 +77,7 @@ func (r *rig) ended(client netip.AddrPort) *engine.Record {
 		r.Errorf("%d end records of one connection: %+v", len(ends), ends)
 	}
 	want := 1
-	if !end.Endpoint.IsValid() {
+	if end.Connect == 0 {
 		want = 0
 	}
 	if len(starts) != want {

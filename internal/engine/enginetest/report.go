@@ -137,6 +137,11 @@ func testStatus(r *rig) {
 	const sent = 3*5 + 12
 	r.until("the three have ended", func() bool { return r.engine.Status().Connections == 1 })
 
+	// Bytes may be counted after the client has them.
+	r.until("all bytes are counted", func() bool {
+		all := r.engine.Status().Routes
+		return len(all) == 2 && all[1].Counters.BytesUp >= sent && all[1].Counters.BytesDown >= sent
+	})
 	s := r.engine.Status()
 	if len(s.Routes) != 2 || s.Routes[0].Name != "b" || s.Routes[1].Name != "a" {
 		r.Fatalf("Status has routes %+v, want b and a, as the plan", s.Routes)

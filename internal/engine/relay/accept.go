@@ -38,8 +38,9 @@ func (l *loop) addListener(ln *listener) {
 	l.watch(s.fd, unix.EPOLLIN, s.slot, whichListener, 0)
 }
 
-// removeListener takes what waits in the accept queue, then closes: a client
-// whose handshake is done must not be reset because of a reload.
+// removeListener takes what waits in the accept queue, as far as the limits
+// allow, then closes: a client whose handshake is done must not be reset because
+// of a reload.
 func (l *loop) removeListener(ln *listener) {
 	for i, s := range l.listeners {
 		if s != nil && s.listener == ln {

@@ -9,24 +9,43 @@ import (
 	"midspan/internal/plan"
 )
 
-// choice is an endpoint with the settings of its server.
+// choice is an endpoint with the settings of its server, and the count of the
+// connections on all of the server's endpoints.
 type choice struct {
 	*endpoint
 	server *plan.Server
+	load   *atomic.Int64
 }
 
-// full tells whether the server takes no more connections on this endpoint.
+// take counts a connection or an attempt; drop takes it back.
+func (c choice) take() {
+	c.active.Add(1)
+	c.load.Add(1)
+}
+
+func (c choice) drop() {
+	c.active.Add(-1)
+	c.load.Add(-1)
+}
+
+// at is the endpoint's address for a connection that came in on port listen.
+func (c choice) at(listen uint16) netip.AddrPort {
+	return netip.AddrPortFrom(c.addr, c.server.PortFor(listen))
+}
+
+// full tells whether the server takes no more connections.
 func (c choice) full() bool {
-	return c.server.MaxConnections > 0 && c.active.Load() >= int64(c.server.MaxConnections)
+	return c.server.MaxConnections > 0 && c.load.Load() >= int64(c.server.MaxConnections)
 }
 
-// picker chooses the endpoint of a connection. All but the turn of the round
-// robin is fixed when it is made.
+// picker chooses the endpoint of a connection. All but the turn is fixed when it
+// is made; the turn goes on from picker to picker, or each change of any server's
+// health would start the round anew.
 type picker struct {
 	balance plan.Balance
 	tiers   [2][]choice // up, with a weight: first the servers, then the backups
 	turns   [2][]uint16 // roundrobin: indices into tiers, smoothly interleaved
-	next    atomic.Uint64
+	turn    *atomic.Uint64
 }
 
 // pickResult says why there is no endpoint.
@@ -39,8 +58,8 @@ const (
 )
 
 // newPicker chooses among endpoints that are up.
-func newPicker(b plan.Balance, up []choice) *picker {
-	p := &picker{balance: b}
+func newPicker(b plan.Balance, up []choice, turn *atomic.Uint64) *picker {
+	p := &picker{balance: b, turn: turn}
 	for _, c := range up {
 		switch {
 		case c.server.Weight == 0:
@@ -126,8 +145,13 @@ func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(c
 	if p.balance == plan.RoundRobin {
 		return p.inTurn(tier, all, free)
 	}
+	first := uint64(0)
+	if p.balance == plan.LeastConn { // of equals not always the same
+		first = p.turn.Add(1)
+	}
 	bestScore := math.Inf(-1)
-	for _, c := range all {
+	for i := range uint64(len(all)) {
+		c := all[(first+i)%uint64(len(all))]
 		if !free(c) {
 			continue
 		}
@@ -147,7 +171,7 @@ func (p *picker) inTurn(tier int, all []choice, free func(choice) bool) (choice,
 	if len(turns) == 0 {
 		return choice{}, false
 	}
-	start := p.next.Add(1) - 1
+	start := p.turn.Add(1) - 1
 	for i := range uint64(len(turns)) {
 		if c := all[turns[(start+i)%uint64(len(turns))]]; free(c) {
 			return c, true

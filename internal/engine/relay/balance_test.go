@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"midspan/internal/plan"
@@ -14,10 +15,12 @@ func upstream(weights ...int) []choice {
 	var list []choice
 	for i, w := range weights {
 		s := &plan.Server{Name: string(rune('a' + i)), Weight: w}
-		list = append(list, choice{&endpoint{addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})}, s})
+		list = append(list, choice{&endpoint{addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})}, s, new(atomic.Int64)})
 	}
 	return list
 }
+
+func pickerOf(b plan.Balance, up []choice) *picker { return newPicker(b, up, new(atomic.Uint64)) }
 
 func client(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}) }
 
@@ -53,7 +56,7 @@ func TestInterleave(t *testing.T) {
 }
 
 func TestRoundRobin(t *testing.T) {
-	p := newPicker(plan.RoundRobin, upstream(3, 1, 0))
+	p := pickerOf(plan.RoundRobin, upstream(3, 1, 0))
 	got := map[string]int{}
 	for i := range 400 {
 		got[mustPick(t, p, client(i))]++
@@ -68,7 +71,7 @@ func TestRoundRobin(t *testing.T) {
 func TestTried(t *testing.T) {
 	for _, b := range []plan.Balance{plan.RoundRobin, plan.LeastConn, plan.Source, plan.First} {
 		up := upstream(1, 2, 3)
-		p := newPicker(b, up)
+		p := pickerOf(b, up)
 		var tried []*endpoint
 		for range 3 {
 			c, result := p.pick(client(1), tried)
@@ -85,11 +88,11 @@ func TestTried(t *testing.T) {
 
 func TestLeastConn(t *testing.T) {
 	up := upstream(1, 1, 2)
-	p := newPicker(plan.LeastConn, up)
+	p := pickerOf(plan.LeastConn, up)
 	got := ""
 	for range 8 {
 		c, _ := p.pick(client(1), nil)
-		c.active.Add(1)
+		c.take()
 		got += c.server.Name
 	}
 	if a, b, c := up[0].active.Load(), up[1].active.Load(), up[2].active.Load(); a != 2 || b != 2 || c != 4 {
@@ -101,11 +104,40 @@ func TestLeastConn(t *testing.T) {
 	}
 }
 
+// TestTurnGoesOn: pickers that are made anew, as at each change of health, do not
+// start over; and of equals leastconn does not always take the same.
+func TestTurnGoesOn(t *testing.T) {
+	for _, b := range []plan.Balance{plan.RoundRobin, plan.LeastConn} {
+		up, turn, got := upstream(1, 1), new(atomic.Uint64), map[string]int{}
+		for range 10 {
+			got[mustPick(t, newPicker(b, up, turn), client(1))]++
+		}
+		if got["a"] != 5 || got["b"] != 5 {
+			t.Errorf("%s: %v", b, got)
+		}
+	}
+}
+
+// TestServerLimit: a server's limit is for all its addresses together.
+func TestServerLimit(t *testing.T) {
+	up := upstream(1, 1)
+	up[1].server, up[1].load = up[0].server, up[0].load
+	up[0].server.MaxConnections = 1
+	p := pickerOf(plan.RoundRobin, up)
+	c, _ := p.pick(client(1), nil)
+	c.take()
+	if _, result := p.pick(client(1), nil); result != pickedFull {
+		t.Error("a second connection to a server that takes one")
+	}
+	c.drop()
+	mustPick(t, p, client(1))
+}
+
 // TestSource: a client keeps its server, clients are spread by weight, and when
 // a server goes only its own clients move.
 func TestSource(t *testing.T) {
 	up := upstream(1, 1, 2)
-	p, without := newPicker(plan.Source, up), newPicker(plan.Source, up[:2])
+	p, without := pickerOf(plan.Source, up), pickerOf(plan.Source, up[:2])
 	count := map[string]int{}
 	for i := range 4000 {
 		first := mustPick(t, p, client(i))
@@ -127,7 +159,7 @@ func TestSource(t *testing.T) {
 // TestSourceIsTheSameEverywhere pins the hash: forwarders of different
 // versions behind one load balancer must agree.
 func TestSourceIsTheSameEverywhere(t *testing.T) {
-	p := newPicker(plan.Source, upstream(1, 1, 1))
+	p := pickerOf(plan.Source, upstream(1, 1, 1))
 	got := ""
 	for i := range 24 {
 		got += mustPick(t, p, client(i))
@@ -143,13 +175,13 @@ func TestFirstAndBackup(t *testing.T) {
 	up := upstream(1, 1, 1)
 	up[0].server.MaxConnections, up[1].server.MaxConnections = 1, 1
 	up[2].server.Backup = true
-	p := newPicker(plan.First, up)
+	p := pickerOf(plan.First, up)
 	for _, want := range []string{"a", "b"} {
 		c, result := p.pick(client(1), nil)
 		if result != picked || c.server.Name != want {
 			t.Fatalf("%v, want %s", c.server, want)
 		}
-		c.active.Add(1)
+		c.take()
 	}
 	if _, result := p.pick(client(1), nil); result != pickedFull {
 		t.Error("the backup was taken although the servers are only full")
@@ -157,7 +189,7 @@ func TestFirstAndBackup(t *testing.T) {
 	if got := mustPick(t, p, client(1), up[0].endpoint, up[1].endpoint); got != "c" {
 		t.Errorf("%s, not the backup, after both failed", got)
 	}
-	if got := mustPick(t, newPicker(plan.First, up[2:]), client(1)); got != "c" {
+	if got := mustPick(t, pickerOf(plan.First, up[2:]), client(1)); got != "c" {
 		t.Errorf("%s, not the backup, with both down", got)
 	}
 }

@@ -81,7 +81,7 @@ func planFor(text string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.With(nil, func(*plan.Route, *plan.Server, netip.Addr) bool { return true }), nil
+	return p.With(nil, func(*plan.Route, *plan.Server, netip.Addr) (bool, bool) { return true, false }), nil
 }
 
 // startChild starts an engine in a process of its own.

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +27,13 @@ type attempt struct {
 	began time.Duration
 }
 
-// hedgeAfter is when a second endpoint is tried beside the first: the kernel's
-// initial retransmission timeout (RFC 6298 section 2), so one SYN was lost.
-// Within a shorter connect_timeout every endpoint still gets its chance.
-func hedgeAfter(timeout time.Duration) time.Duration { return min(time.Second, timeout/3) }
+// initialRTO is the kernel's first retransmission timeout (RFC 6298 section 2):
+// an attempt that has no answer by then has lost a SYN.
+const initialRTO = time.Second
+
+// hedgeAfter is when a second endpoint is tried beside the first. Within a short
+// connect_timeout every endpoint still gets its chance.
+func hedgeAfter(timeout time.Duration) time.Duration { return min(initialRTO, timeout/3) }
 
 // watchDialing is how often a connection that has no server yet is looked at for
 // a client that has given up: its leg is not in the epoll set.
@@ -50,13 +52,18 @@ func (l *loop) tryNext(p *pair) {
 			l.noneLeft(p, result)
 			return
 		}
+		d.full = false
 		d.tried = append(d.tried, c.endpoint)
-		to := netip.AddrPortFrom(c.addr, c.server.PortFor(p.listener.port))
-		c.active.Add(1)
+		to := c.at(p.listener.port)
+		c.take()
+		if l.e.own.Load().has(to) {
+			l.attemptFailed(p, c, errCircle)
+			continue
+		}
 		fd, e := connect(to, optionsOf(p.set.Route))
 		if e == 0 {
 			d.attempts = append(d.attempts, attempt{c, fd, l.now})
-			e = l.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
+			e = l.watch(fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
 			if e == 0 {
 				d.inFlight++
 				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())
@@ -141,22 +148,22 @@ func (l *loop) onAttempt(p *pair, i int, events uint32) {
 }
 
 // attemptFailed counts a connect that failed.
-func (l *loop) attemptFailed(p *pair, c choice, e unix.Errno) {
-	c.active.Add(-1)
+func (l *loop) attemptFailed(p *pair, c choice, err error) {
+	c.drop()
 	p.retries++
-	p.lastErr = fmt.Sprintf("%s: %s", c.server.Name, e.Error())
-	if isShortage(e) {
+	p.lastErr = fmt.Sprintf("%s: %s", c.server.Name, err)
+	if isShortage(err) {
 		p.dial.shortage = true
 		return // no fault of the server's
 	}
-	l.failed(p, c, e)
+	l.failed(p, c, err)
 }
 
 // failSlow gives up an attempt that got no answer in time.
 func (l *loop) failSlow(p *pair, a *attempt) {
 	l.closeLater(a.fd)
 	a.fd = -1
-	a.active.Add(-1)
+	a.drop()
 	p.retries++
 	err := fmt.Errorf("no answer to a connect in %s", (l.now - a.began).Round(time.Millisecond))
 	p.lastErr = fmt.Sprintf("%s: %s", a.server.Name, err)
@@ -164,6 +171,7 @@ func (l *loop) failSlow(p *pair, a *attempt) {
 }
 
 func (l *loop) failed(p *pair, c choice, err error) {
+	p.failed = c
 	c.failures.Add(1)
 	c.failing.Store(true)
 	text := err.Error()
@@ -175,25 +183,25 @@ func (l *loop) report(p *pair, c choice, err error) {
 	if l.e.hooks.Dial != nil {
 		l.e.hooks.Dial(engine.Dial{
 			Route: p.route.name, Server: c.server.Name, Err: err,
-			Addr: netip.AddrPortFrom(c.addr, c.server.PortFor(p.listener.port)),
+			Addr: c.at(p.listener.port),
 		})
 	}
 }
 
-// dropAttempts closes the attempts in flight that are not needed. One that had
-// its chance while another endpoint answered counts as failed; closing it
-// before the handshake is done leaves no trace on the server.
+// dropAttempts closes the attempts in flight that are not needed. One that lost a
+// SYN while another endpoint answered counts as failed; closing it before the
+// handshake is done leaves no trace on the server.
 func (l *loop) dropAttempts(p *pair) {
 	for i := range p.dial.attempts {
 		a := &p.dial.attempts[i]
 		switch {
 		case a.fd < 0:
-		case l.now-a.began >= hedgeAfter(p.set.ConnectTimeout.D()):
+		case l.now-a.began >= initialRTO:
 			l.failSlow(p, a)
 		default:
 			l.closeLater(a.fd)
 			a.fd = -1
-			a.active.Add(-1)
+			a.drop()
 		}
 	}
 }

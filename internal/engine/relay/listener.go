@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func (a address) String() string {
 		if a.addr.Is6() {
 			host = "[" + host + "]"
 		}
-		return host + "%" + a.dev + ":" + strconv.Itoa(int(a.port))
+		return strings.TrimPrefix(host, "*") + "%" + a.dev + ":" + strconv.Itoa(int(a.port))
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(a.port)))
 }
@@ -47,6 +48,7 @@ type listener struct {
 	address
 	options sockOptions // of the sockets; accepted ones inherit them
 	fds     []int
+	ifindex int // of dev, when it was opened
 	route   atomic.Pointer[route]
 }
 
@@ -57,8 +59,9 @@ type notYet struct{ error }
 // port already (on another address that is about to be closed, perhaps), so
 // that finding it in use proves nothing.
 func listen(a address, n int, o sockOptions, ours bool) (*listener, error) {
+	index := 0
 	if a.dev != "" {
-		if _, err := net.InterfaceByName(a.dev); err != nil {
+		if index = ifindex(a.dev); index == 0 {
 			return nil, notYet{fmt.Errorf("there is no interface %s", a.dev)}
 		}
 	}
@@ -72,7 +75,7 @@ func listen(a address, n int, o sockOptions, ours bool) (*listener, error) {
 		}
 		unix.Close(fd)
 	}
-	ln := &listener{address: a, options: o}
+	ln := &listener{address: a, options: o, ifindex: index}
 	for range n {
 		fd, err := bound(a, true)
 		if err == nil {
@@ -86,6 +89,15 @@ func listen(a address, n int, o sockOptions, ours bool) (*listener, error) {
 		}
 	}
 	return ln, nil
+}
+
+// ifindex is the kernel's number of an interface; 0: there is none.
+func ifindex(name string) int {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0
+	}
+	return i.Index
 }
 
 // backlog is cut to net.core.somaxconn by the kernel.
@@ -159,7 +171,11 @@ func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
 func explain(err error, a address) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%w%s", err, holder(a.port))
+		who := holder(a.port)
+		if who == "" {
+			who = "; no listener has it, so it may be the local port of a connection: keep it free with net.ipv4.ip_local_reserved_ports"
+		}
+		return fmt.Errorf("%w%s", err, who)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE (or root)", err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
@@ -207,6 +223,7 @@ func optionsOf(r *plan.Route) sockOptions {
 func (o sockOptions) apply(fd int) {
 	set := func(level, name, value int) { setsockopt(fd, level, name, value) }
 	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	set(unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	if !o.keepalive {
 		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	} else {

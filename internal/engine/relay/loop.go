@@ -226,7 +226,7 @@ func (l *loop) runCalls() {
 	l.calls = nil
 	l.mu.Unlock()
 	for _, f := range calls {
-		f()
+		l.guarded(f)
 	}
 }
 
@@ -294,7 +294,9 @@ func (p *pair) conn() engine.Conn {
 		Start: p.start, BytesUp: p.client.moved, BytesDown: p.server.moved,
 	}
 	if p.to.endpoint != nil {
-		c.Server, c.Endpoint = p.to.server.Name, p.endpoint()
+		c.Server, c.Endpoint = p.to.server.Name, p.to.at(p.listener.port)
+	} else if p.failed.endpoint != nil {
+		c.Server, c.Endpoint = p.failed.server.Name, p.failed.at(p.listener.port)
 	}
 	return c
 }

@@ -39,6 +39,7 @@ type pair struct {
 	set      *settings
 	listener address
 	to       choice // the endpoint in use
+	failed   choice // the endpoint that was last tried in vain
 
 	clientAddr  netip.AddrPort
 	localAddr   netip.AddrPort // what the client connected to
@@ -59,6 +60,8 @@ type side struct {
 	readable bool // as far as is known: set by events, cleared by EAGAIN
 	writable bool
 	hup      bool // the peer has ended its flow, or the leg has failed
+	failed   bool // the leg has failed: SO_ERROR says how
+	urgent   bool // the peer has sent urgent data, at which reads stop and splice fails
 	eof      bool // the end of the flow has been read
 	finSent  bool // and the other flow's end written
 	dropped  bool // the other leg is reset: the flow goes nowhere
@@ -120,10 +123,12 @@ func (l *loop) newPair() *pair {
 func (l *loop) handle(p *pair, which, events uint32) {
 	switch {
 	case p.state == stateResetting:
-		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		left := p.server.fd
+		if which == whichClient {
+			left = p.client.fd
+		}
+		if left >= 0 && events&unix.EPOLLERR != 0 { // not a late event of the dead leg
 			l.reset(p)
-		} else {
-			l.onTimer(p)
 		}
 		return
 	case which == whichClient:
@@ -146,6 +151,8 @@ func (s *side) note(events uint32) {
 		s.hup = true
 		s.readable = true // the read says which
 	}
+	s.failed = s.failed || events&unix.EPOLLERR != 0
+	s.urgent = s.urgent || events&unix.EPOLLPRI != 0
 	if events&unix.EPOLLIN != 0 {
 		s.readable = true
 	}
@@ -169,6 +176,7 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	p.connectTime = l.now - p.opened
 	p.to.connects.Add(1)
 	if p.to.failing.CompareAndSwap(true, false) {
+		p.to.lastErr.Store(nil)
 		l.report(p, p.to, nil)
 	}
 	p.lastMove = l.now
@@ -184,7 +192,7 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 }
 
 func (l *loop) watchClient(p *pair, op int) {
-	events := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET)
+	events := uint32(unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET)
 	if p.client.watchOut {
 		events |= unix.EPOLLOUT
 	}
@@ -192,11 +200,6 @@ func (l *loop) watchClient(p *pair, op int) {
 		l.e.complain("cannot watch a connection", "error", e.Error())
 		l.abort(p, noResources)
 	}
-}
-
-// endpoint is the address in use.
-func (p *pair) endpoint() netip.AddrPort {
-	return netip.AddrPortFrom(p.to.addr, p.to.server.PortFor(p.listener.port))
 }
 
 func (p *pair) stateName() string {
@@ -278,7 +281,7 @@ func (l *loop) finish(p *pair) {
 	p.route.shards[l.id].ended[p.endedBy].Add(1)
 	l.record(p, true)
 	if p.to.endpoint != nil {
-		p.to.active.Add(-1)
+		p.to.drop()
 	}
 	p.route.active.Add(-1)
 	l.e.active.Add(-1)

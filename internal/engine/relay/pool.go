@@ -43,15 +43,22 @@ func (p pipe) close() {
 	closeFD(p.w)
 }
 
-// pipe lends an empty pipe; false when there is no fd for one.
+// pipe lends an empty pipe; false when there is no fd for one. Pipes take what
+// connections leave, and a part of the reserve, so that checks, names and the
+// control socket always have descriptors.
 func (l *loop) pipe() (pipe, bool) {
 	if n := len(l.pipes); n > 0 {
 		p := l.pipes[n-1]
 		l.pipes = l.pipes[:n-1]
 		return p, true
 	}
+	if 2*(l.e.active.Load()+l.e.pipes.Add(1)) > l.e.room.Load() {
+		l.e.pipes.Add(-1)
+		return pipe{}, false
+	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		l.e.pipes.Add(-1)
 		return pipe{}, false
 	}
 	p := pipe{int32(fds[0]), int32(fds[1]), bufferSize}
@@ -72,4 +79,5 @@ func (l *loop) givePipe(p pipe, empty bool) {
 		return
 	}
 	p.close()
+	l.e.pipes.Add(-1)
 }

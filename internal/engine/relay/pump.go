@@ -15,6 +15,16 @@ const (
 
 // progress moves what can be moved, both ways, and ends p when both flows have.
 func (l *loop) progress(p *pair) {
+	for _, s := range []*side{&p.client, &p.server} {
+		// A leg whose flow has ended is not read any more; else the read tells.
+		if s.failed && s.eof {
+			if e := socketError(s.fd); e != 0 {
+				l.readFailed(p, s, e)
+				return
+			}
+			s.failed = false
+		}
+	}
 	more := l.pump(p, &p.client, &p.server)
 	if p.state == stateOpen {
 		more = l.pump(p, &p.server, &p.client) || more
@@ -132,14 +142,19 @@ func (l *loop) block(p *pair, s *side) {
 // error or the end of the flow is dealt with here; the error returned is that
 // of a write.
 func (l *loop) take(p *pair, from, to *side) unix.Errno {
+	from.splicing = from.splicing && !from.urgent
 	if from.splicing && from.pipe.r == 0 {
 		from.pipe, from.splicing = l.pipe()
 	}
 	var n int
 	var e unix.Errno
-	if from.splicing {
+	spliced := from.splicing
+	if spliced {
 		n, e = splice(from.fd, from.pipe.w, from.pipe.size)
-	} else {
+	}
+	// Splice also returns 0 at urgent data. Only a read tells the end.
+	if !spliced || (n == 0 && e == 0) {
+		spliced = false
 		n, e = read(from.fd, l.scratch)
 	}
 	switch {
@@ -162,15 +177,16 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 		return 0
 	}
 	from.burst += n
-	if from.splicing {
+	if spliced {
 		l.spliced += uint64(n)
 		from.inPipe = n
 		return 0
 	}
 	l.copied += uint64(n)
 	from.splicing = n >= enterSplice
-	// Less than was asked for: the socket is empty, unless its end is near.
-	if n < len(l.scratch) && !from.hup {
+	// Less than was asked for: the socket is empty, unless its end or urgent
+	// data is near.
+	if n < len(l.scratch) && !from.hup && !from.urgent {
 		from.readable = false
 	}
 	return l.put(p, from, to, l.scratch[:n])
@@ -204,6 +220,7 @@ func (l *loop) ended(p *pair, from *side) {
 		return
 	}
 	from.eof = true
+	p.lastMove = l.now // fin_timeout counts from here, however long the rest before
 	if other := p.other(from); !other.eof {
 		p.endedBy = closedByClient
 		if from == &p.server {

@@ -48,11 +48,14 @@ type Engine struct {
 
 	active       atomic.Int64  // connections now
 	limit        atomic.Int64  // how many there may be
+	room         atomic.Int64  // descriptors for connections and pipes
+	pipes        atomic.Int64  // open now
 	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
 	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64
 	panics       atomic.Uint64
 	lastComplain atomic.Int64 // when a shortage was last logged, unix seconds
+	own          atomic.Pointer[ownListeners]
 
 	mu        sync.Mutex // guards what follows
 	routes    []*route   // in the order of the plan, then the removed ones
@@ -95,6 +98,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	want := wanted(p)
+	e.forgetDead()
 	opened, pending, err := e.open(want)
 	if err != nil {
 		for _, ln := range opened {
@@ -106,7 +110,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	// From here on nothing can fail.
 	change := engine.Change{Pending: pending}
 	e.pending = pending
-	e.limit.Store(int64(connectionLimit(p.MaxConnections, len(e.listeners)+len(opened), len(e.loops))))
+	e.setLimits(p.MaxConnections, len(e.listeners)+len(opened))
 	byName := e.setRoutes(p)
 	var moved []string // sockets that stay, under another route
 	for _, w := range want {
@@ -128,6 +132,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 		}
 		ln.route.Store(r)
 	}
+	e.own.Store(newOwnListeners(e.listeners))
 	e.enlist(opened)
 	change.Removed = append(moved, e.closeUnwanted(want)...)
 	return change, nil
@@ -164,8 +169,8 @@ func (e *Engine) open(want []want) (map[address]*listener, []engine.Pending, err
 		ln, err := listen(w.address, len(e.loops), optionsOf(w.route), e.holdsPort(w.port))
 		var missing notYet
 		switch {
-		case errors.As(err, &missing):
-			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: missing.Error()})
+		case errors.As(err, &missing), err != nil && e.waits(w):
+			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: err.Error()})
 		case err != nil:
 			errs = append(errs, fmt.Errorf("route %q: cannot listen on %s: %w", w.route.Name, w.address, err))
 			if errors.Is(err, unix.EMFILE) {
@@ -176,6 +181,42 @@ func (e *Engine) open(want []want) (map[address]*listener, []engine.Pending, err
 		}
 	}
 	return opened, pending, errors.Join(errs...)
+}
+
+// waits tells whether w was pending before. What keeps it from being opened now
+// must not keep the rest of the plan from coming into force.
+func (e *Engine) waits(w want) bool {
+	return slices.ContainsFunc(e.pending, func(p engine.Pending) bool {
+		return p.Route == w.route.Name && p.Listen == w.address.String()
+	})
+}
+
+// forgetDead closes listeners whose interface is gone, or is another one of the
+// same name: they are bound to its number and will never see a connection again.
+func (e *Engine) forgetDead() {
+	var dead []*listener
+	for a, ln := range e.listeners {
+		if a.dev != "" && ifindex(a.dev) != ln.ifindex {
+			dead = append(dead, ln)
+			delete(e.listeners, a)
+			e.log.Warn("the interface of a listener is gone or new; listening anew", "listen", a.String())
+		}
+	}
+	e.discard(dead)
+}
+
+// discard takes listeners from the loops and closes them.
+func (e *Engine) discard(gone []*listener) {
+	if len(gone) == 0 {
+		return
+	}
+	for _, l := range e.loops {
+		l.call(func() {
+			for _, ln := range gone {
+				l.removeListener(ln)
+			}
+		})
+	}
 }
 
 // holdsPort tells whether the engine itself listens on that port of some address.
@@ -247,32 +288,27 @@ func (e *Engine) closeUnwanted(want []want) []string {
 			delete(e.listeners, a)
 		}
 	}
-	if len(gone) == 0 {
-		return nil
-	}
 	slices.Sort(names)
-	for _, l := range e.loops {
-		l.call(func() {
-			for _, ln := range gone {
-				l.removeListener(ln)
-			}
-		})
-	}
+	e.discard(gone)
 	return names
 }
 
-// connectionLimit is the plan's, as far as the fd limit allows it: two fds a
-// connection. Pipes come on top but are optional.
-func connectionLimit(wanted, listeners, loops int) int {
+// setLimits works out how many connections there may be: the plan's number, as
+// far as the fd limit allows it at two fds a connection. Pipes are optional; they
+// get what connections leave, and half of the reserve.
+func (e *Engine) setLimits(wanted, listeners int) {
 	var r unix.Rlimit
-	room := 1 << 20
+	fds := 1 << 21
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur < 1<<30 {
-		room = max(1, (int(r.Cur)-reservedFDs-listeners*loops)/2)
+		fds = int(r.Cur)
 	}
+	fds -= reservedFDs + listeners*len(e.loops)
+	e.room.Store(int64(fds + reservedFDs/2))
+	limit := max(1, fds/2)
 	if wanted > 0 {
-		return min(wanted, room)
+		limit = min(wanted, limit)
 	}
-	return room
+	e.limit.Store(int64(limit))
 }
 
 // Status implements engine.Engine.

@@ -19,8 +19,11 @@ type route struct {
 	set     atomic.Pointer[settings] // in force for new connections
 	shards  []counters               // one a loop
 
+	turn atomic.Uint64 // of the balancing
+
 	mu        sync.Mutex
 	endpoints map[endpointKey]*endpoint
+	loads     map[string]*atomic.Int64 // connections by server
 }
 
 // settings are what a connection is made by; it keeps those it was made with.
@@ -39,7 +42,7 @@ type endpointKey struct {
 type endpoint struct {
 	addr netip.Addr
 
-	active   atomic.Int64 // connections and attempts
+	active   atomic.Int64 // connections and attempts; see choice.take
 	connects atomic.Uint64
 	failures atomic.Uint64
 	failing  atomic.Bool // the last connect failed
@@ -55,7 +58,7 @@ type counters struct {
 }
 
 func newRoute(name string, loops int) *route {
-	return &route{name: name, shards: make([]counters, loops), endpoints: map[endpointKey]*endpoint{}}
+	return &route{name: name, shards: make([]counters, loops), endpoints: map[endpointKey]*endpoint{}, loads: map[string]*atomic.Int64{}}
 }
 
 // update puts the settings of p in force for new connections.
@@ -64,8 +67,16 @@ func (r *route) update(p *plan.Route) {
 	defer r.mu.Unlock()
 	r.removed.Store(false)
 	next := map[endpointKey]*endpoint{}
+	for k, ep := range r.endpoints {
+		if ep.active.Load() > 0 { // it may come back, and must then be counted on
+			next[k] = ep
+		}
+	}
 	var up []choice
 	for _, s := range p.Servers {
+		if r.loads[s.Name] == nil {
+			r.loads[s.Name] = new(atomic.Int64)
+		}
 		for _, pe := range s.Endpoints {
 			k := endpointKey{s.Name, pe.Addr}
 			ep := r.endpoints[k]
@@ -74,12 +85,12 @@ func (r *route) update(p *plan.Route) {
 			}
 			next[k] = ep
 			if pe.Up {
-				up = append(up, choice{ep, s})
+				up = append(up, choice{ep, s, r.loads[s.Name]})
 			}
 		}
 	}
 	r.endpoints = next
-	r.set.Store(&settings{p, newPicker(p.Balance, up)})
+	r.set.Store(&settings{p, newPicker(p.Balance, up, &r.turn)})
 }
 
 func (r *route) status(listening []address) engine.RouteStatus {
@@ -112,7 +123,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 		for _, pe := range ps.Endpoints {
 			ep := r.endpoints[endpointKey{ps.Name, pe.Addr}]
 			es := engine.EndpointStatus{
-				Server: ps.Name, Addr: netip.AddrPortFrom(pe.Addr, ps.Port), Up: pe.Up,
+				Server: ps.Name, Addr: netip.AddrPortFrom(pe.Addr, ps.Port), Up: pe.Up, LastResort: pe.LastResort,
 				Active: int(ep.active.Load()), Connects: ep.connects.Load(), Failures: ep.failures.Load(),
 			}
 			if err := ep.lastErr.Load(); err != nil {

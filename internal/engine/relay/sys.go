@@ -119,8 +119,8 @@ func connect(to netip.AddrPort, o sockOptions) (int32, unix.Errno) {
 }
 
 // isShortage tells errors of this machine from errors of the server.
-func isShortage(e unix.Errno) bool {
-	switch e {
+func isShortage(err error) bool {
+	switch err {
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL, unix.EAGAIN:
 		return true
 	}
