@@ -11,10 +11,30 @@ func endingCases() []testCase {
 	return []testCase{
 		{"idle_timeout", testIdleTimeout},
 		{"fin_timeout", testFinTimeout},
+		{"end of a flow after a long rest", testEndAfterRest},
 		{"kill", testKill},
 		{"close", testClose},
 		{"close while connecting", testCloseConnecting},
 	}
+}
+
+// testEndAfterRest has a connection that rests for longer than fin_timeout before
+// one side ends its flow: the other still has that time to answer.
+func testEndAfterRest(r *rig) {
+	backend := r.serve(nil)
+	client, server := r.pair(r.route(", fin_timeout: 1s", backend), backend)
+	time.Sleep(shortest + shortest/2)
+	client.CloseWrite()
+	if g := server.all(); g != (got{0, "end"}) {
+		r.Fatalf("the server sees: %s; want the end of the flow", g)
+	}
+	time.Sleep(shortest / 4)
+	server.send(1000)
+	server.Close()
+	if g := client.all(); g != (got{1000, "end"}) {
+		r.Errorf("the client sees: %s; want the answer and its end", g)
+	}
+	r.endsFor(client.local, engine.ClosedByClient)
 }
 
 // The timeouts of the plans here are the smallest that a file may have. An
