@@ -36,6 +36,7 @@ func TestWebFailover(t *testing.T) {
 	if !rig.Isolate(t) {
 		return
 	}
+	rig.Need(t, "nginx", "nginx")
 	l := newLab(t)
 	for _, mode := range []struct {
 		name      string

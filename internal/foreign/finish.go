@@ -15,6 +15,7 @@ func (b *builder) finish(text, own, wanted string) (*Import, error) {
 		return nil, b.failed()
 	}
 	b.leftovers()
+	b.circles()
 	if len(b.file.Routes) == 0 {
 		hint := otherFormat(text, own)
 		b.problem(b.start(), "%s%s", wanted, hint)
@@ -77,10 +78,11 @@ func (b *builder) move(l config.Listen, key, then string) config.Field[config.Of
 		return config.Field[config.OffOr[config.Listen]]{}
 	}
 	at := config.Pos{File: b.name, Line: max(1, taken.line), Col: 1}
+	local := b.localPorts()
 	port := l.From
 	for next := port + 1; next != port; next++ {
 		l.From, l.To = next, next
-		if next >= 1024 && b.taken(l) == nil {
+		if next >= 1024 && !local[next] && b.taken(l) == nil {
 			b.notes.Addf(at, "route %s has midspan's own default port %d: `%s` moves to %s; %s", taken.route, port, key, l, then)
 			return config.At(config.OffOr[config.Listen]{V: l}, at)
 		}

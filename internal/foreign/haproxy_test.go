@@ -33,6 +33,11 @@ func TestHAProxyNotes(t *testing.T) {
 		"TLS passes":              {"listen l\n bind :1 ssl crt x\n server a a.b:1 ssl\n", "`ssl crt x` is not carried over: midspan does not decrypt; TLS passes through unread", ""},
 		"no client certificate":   {"listen l\n bind :1 ssl verify required\n server a a.b:1 ssl\n", "more may connect: `verify required` is not carried over", ""},
 		"a backup that is plain":  {"listen l\n bind :1\n bind :2 ssl\n server a a.b:1 ssl\n server b b.b:1 backup\n", "`bind :2 ssl` is not carried over: midspan does not decrypt, and server b of listen l has no `ssl`", ""},
+		"server is a listener":    {"listen l\n bind :1\n server a 127.0.0.1:2\n" + a + "listen m\n bind :2\n server b 127.0.0.1:1\n" + a, "in:3:11: server 127.0.0.1:2 is not carried over: route m listens there (line 6)", ""},
+		"a frontend into another": {"listen l\n bind :1\n server a 127.0.0.1:2\n" + "listen m\n bind :2\n" + a, "", "not carried over: route"},
+		"route into another":      {"listen l\n bind :1\n server a 127.0.0.1\nlisten m\n bind :2\n" + a, "in:1:1: route l is not carried over: no server is left", ""},
+		"server beside health":    {"listen l\n bind :8080\n server a 127.0.0.1:8081\n", "`health` moves to 8082", ""},
+		"weight 0 is left":        {"listen l\n bind :1\n server a 127.0.0.1:1\n server b a.b:3 weight 0\nlisten m\n bind :2\n" + a, "every server of route l has weight 0", ""},
 		"rules of a lost section": {"listen k\n bind :1\n" + a + "listen l\n bind :2 ssl\n tcp-request connection reject\n" + a, "`listen l` (to line 7) is not carried over", openMark},
 	} {
 		t.Run(name, func(t *testing.T) {

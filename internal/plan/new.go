@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,7 @@ type builder struct {
 type listener struct {
 	Listen
 	owner string
+	route int // its place in the file; -1: health or admin
 	pos   config.Pos
 }
 
@@ -94,7 +96,7 @@ func (b *builder) plan() *Plan {
 		b.problems.Addf(firstSet(f.DNS.MinTTL.Pos, f.DNS.MaxTTL.Pos), "min_ttl (%s) is above max_ttl (%s); lower it", p.DNS.MinTTL, p.DNS.MaxTTL)
 	}
 	for i := range f.Routes {
-		p.Routes = append(p.Routes, b.route(&f.Routes[i]))
+		p.Routes = append(p.Routes, b.route(i, &f.Routes[i]))
 	}
 	return p
 }
@@ -122,11 +124,11 @@ func (b *builder) listenOr(f config.Field[config.OffOr[config.Listen]], d Listen
 			return l
 		}
 	}
-	b.listeners = append(b.listeners, listener{l, owner, f.Pos})
+	b.listeners = append(b.listeners, listener{l, owner, -1, f.Pos})
 	return l
 }
 
-func (b *builder) route(c *config.Route) *Route {
+func (b *builder) route(i int, c *config.Route) *Route {
 	s, d := &c.Settings, &b.file.Defaults
 	r := &Route{
 		Name:           c.Name.V,
@@ -140,7 +142,7 @@ func (b *builder) route(c *config.Route) *Route {
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
 	for _, l := range c.Listen {
 		r.Listen = append(r.Listen, Listen(l.V))
-		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), l.Pos})
+		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
 	r.Check = b.check(c, r)
@@ -311,26 +313,64 @@ func (b *builder) conflict(l, other listener) {
 	b.problems.Addf(l.pos, "%s listens on %s, which %s has already (%s); %s", l.owner, strings.TrimPrefix(l.String(), "*:"), other.owner, where, hint)
 }
 
-// circles refuses servers that are listeners of this file: a connection to one
-// would come back in until nothing is left. Addresses of this machine that the
-// file does not name are known at run time only.
+// circles refuses servers that lead back to their own route, by way of listeners
+// of this file: a connection to one would come back in until nothing is left. (A
+// route may lead to another one.) Addresses of this machine that the file does
+// not name are known at run time only.
 func (b *builder) circles(p *Plan) {
+	type edge struct {
+		from, to int
+		server   *config.Server
+		listener listener
+	}
+	var edges []edge
+	next := make([][]int, len(p.Routes))
 	for i := range b.file.Routes {
-		for _, s := range b.file.Routes[i].To {
-			a, err := netip.ParseAddr(s.Target.V.Host)
-			if err != nil {
-				continue
-			}
-			for _, l := range b.listeners {
-				for _, from := range p.Routes[i].Listen {
-					if l.reachedBy(a, s.Target.V, from) {
-						b.problems.Addf(s.Target.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target", p.Routes[i].Name, s.Target.V, l.owner, l.pos.Line)
-						break
-					}
-				}
+		for j := range b.file.Routes[i].To {
+			s := &b.file.Routes[i].To[j]
+			if l, found := b.arrives(p.Routes[i], s.Target.V); found {
+				edges = append(edges, edge{i, l.route, s, l})
+				next[i] = append(next[i], l.route)
 			}
 		}
 	}
+	for _, e := range edges {
+		if reaches(next, e.to, e.from) {
+			b.problems.Addf(e.server.Target.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target",
+				p.Routes[e.from].Name, e.server.Target.V, e.listener.owner, e.listener.pos.Line)
+		}
+	}
+}
+
+// reaches tells whether the edges lead from one node to another.
+func reaches(next [][]int, from, to int) bool {
+	seen := make([]bool, len(next))
+	var visit func(int) bool
+	visit = func(n int) bool {
+		if n == to || seen[n] {
+			return n == to
+		}
+		seen[n] = true
+		return slices.ContainsFunc(next[n], visit)
+	}
+	return visit(from)
+}
+
+// arrives is the route's listener at which connections from r to t would come
+// back in.
+func (b *builder) arrives(r *Route, t config.Target) (listener, bool) {
+	a, err := netip.ParseAddr(t.Host)
+	if err != nil {
+		return listener{}, false
+	}
+	for _, l := range b.listeners {
+		for _, from := range r.Listen {
+			if l.route >= 0 && l.reachedBy(a, t, from) {
+				return l, true
+			}
+		}
+	}
+	return listener{}, false
 }
 
 // reachedBy tells whether a connection that came in on from and goes to t, at

@@ -120,13 +120,14 @@ func TestRefused(t *testing.T) {
 
 func TestNotRefused(t *testing.T) {
 	for name, text := range map[string]string{
-		"one port, two addresses":  "routes:\n  a: {listen: 10.0.0.1:80, to: h:80}\n  b: {listen: 10.0.0.2:80, to: h:80}\n",
-		"one port, two interfaces": "routes:\n  a: {listen: \"%eth0:80\", to: h:80}\n  b: {listen: \"%eth1:80\", to: h:80}\n",
-		"neighbouring ranges":      "routes:\n  a: {listen: 80-89, to: h:80}\n  b: {listen: 90-99, to: h:80}\n",
-		"IPv4 any and one IPv6":    "routes:\n  a: {listen: 0.0.0.0:80, to: h:80}\n  b: {listen: \"[fd00::1]:80\", to: h:80}\n",
-		"a server on two ports":    "routes:\n  a: {listen: 80, to: [h:80, h:81]}\n",
-		"health off":               "health: off\nroutes:\n  a: {listen: 8080, to: h:80}\n",
-		"one standby weight 0":     "routes:\n  a: {listen: 80, to: [h:80, {server: i:80, weight: 0}]}\n",
+		"one port, two addresses":       "routes:\n  a: {listen: 10.0.0.1:80, to: h:80}\n  b: {listen: 10.0.0.2:80, to: h:80}\n",
+		"one port, two interfaces":      "routes:\n  a: {listen: \"%eth0:80\", to: h:80}\n  b: {listen: \"%eth1:80\", to: h:80}\n",
+		"neighbouring ranges":           "routes:\n  a: {listen: 80-89, to: h:80}\n  b: {listen: 90-99, to: h:80}\n",
+		"IPv4 any and one IPv6":         "routes:\n  a: {listen: 0.0.0.0:80, to: h:80}\n  b: {listen: \"[fd00::1]:80\", to: h:80}\n",
+		"a server on two ports":         "routes:\n  a: {listen: 80, to: [h:80, h:81]}\n",
+		"health off":                    "health: off\nroutes:\n  a: {listen: 8080, to: h:80}\n",
+		"a route that leads to another": "routes:\n  a: {listen: 80, to: 127.0.0.1:81}\n  b: {listen: 81, to: h:80}\n",
+		"one standby weight 0":          "routes:\n  a: {listen: 80, to: [h:80, {server: i:80, weight: 0}]}\n",
 	} {
 		t.Run(name, func(t *testing.T) { mustNew(t, text) })
 	}

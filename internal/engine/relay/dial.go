@@ -56,7 +56,7 @@ func (l *loop) tryNext(p *pair) {
 		d.tried = append(d.tried, c.endpoint)
 		to := c.at(p.listener.port)
 		c.take()
-		if l.e.own.Load().has(to) {
+		if l.e.own.Load().circle(p.route, to) {
 			l.attemptFailed(p, c, errCircle)
 			continue
 		}

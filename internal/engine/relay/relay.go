@@ -132,7 +132,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 		}
 		ln.route.Store(r)
 	}
-	e.own.Store(newOwnListeners(e.listeners))
+	e.own.Store(newOwnListeners(e.listeners, e.routes))
 	e.enlist(opened)
 	change.Removed = append(moved, e.closeUnwanted(want)...)
 	return change, nil
