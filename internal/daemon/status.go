@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"midspan/internal/engine"
+	"midspan/internal/health"
+	"midspan/internal/plan"
+)
+
+// State is where the daemon is in its life.
+type State string
+
+// The states.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Draining State = "draining"
+)
+
+// Status is all that there is to see.
+type Status struct {
+	State       State           `json:"state"`
+	StateSince  time.Time       `json:"state_since"`
+	Since       time.Time       `json:"since"` // of the start
+	Loaded      time.Time       `json:"loaded"`
+	Reloads     int             `json:"reloads"`
+	FailedLoad  string          `json:"failed_load,omitempty"` // the error of the last reload, if it failed
+	FailedLoads int             `json:"failed_loads"`
+	Warnings    []string        `json:"warnings,omitempty"`
+	DrainUntil  time.Time       `json:"drain_until,omitzero"`
+	Engine      engine.Status   `json:"engine"`
+	Health      []health.State  `json:"health"`
+	Names       map[string]Name `json:"names"`
+	NotReady    string          `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
+}
+
+// Name is what is known of a name.
+type Name struct {
+	Addrs   []netip.Addr `json:"addrs"`
+	Problem string       `json:"problem,omitempty"` // why the newest look-up failed; "": Addrs are fresh
+	Since   time.Time    `json:"since,omitzero"`    // when Addrs were last confirmed; zero: never
+	Next    time.Time    `json:"next,omitzero"`     // when it is asked again
+}
+
+// open says whether the engine may be asked from outside Run. When it returns,
+// nobody is in the middle of asking.
+func (d *Daemon) open(yes bool) {
+	d.inUse.Lock()
+	defer d.inUse.Unlock()
+	d.running = yes
+}
+
+// ask calls f with the engine, unless there is none (any more).
+func (d *Daemon) ask(f func(engine.Engine)) {
+	d.inUse.RLock()
+	defer d.inUse.RUnlock()
+	if d.running {
+		f(d.engine)
+	}
+}
+
+func (d *Daemon) setState(s State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.status.State, d.status.StateSince = s, time.Now()
+}
+
+// Status may be called at any time after Run has begun.
+func (d *Daemon) Status() Status {
+	d.mu.Lock()
+	s := d.status
+	d.mu.Unlock()
+	s.Health = d.health.State()
+	s.Names = map[string]Name{}
+	for name, a := range d.names.answers() {
+		n := Name{Addrs: a.Addrs, Since: a.Since, Next: a.Next}
+		if a.Err != nil {
+			n.Problem = a.Err.Error()
+		}
+		s.Names[name] = n
+	}
+	if err := d.Ready(); err != nil {
+		s.NotReady = err.Error()
+	}
+	d.ask(func(e engine.Engine) { s.Engine = e.Status() })
+	return s
+}
+
+// Plan is the plan in force, with endpoints; nil before the first.
+func (d *Daemon) Plan() *plan.Plan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+// Conns are the live connections.
+func (d *Daemon) Conns() (conns []engine.Conn) {
+	d.ask(func(e engine.Engine) { conns = e.Conns() })
+	return conns
+}
+
+// Kill resets a connection and tells whether there was one of that ID.
+func (d *Daemon) Kill(id string) (found bool) {
+	d.ask(func(e engine.Engine) { found = e.Kill(id) })
+	return found
+}
+
+// Ready says whether this machine should get new connections, and why not.
+func (d *Daemon) Ready() error {
+	s, p := d.current()
+	switch {
+	case s.State == Starting:
+		return errors.New("starting")
+	case s.State == Draining:
+		return errors.New("draining")
+	}
+	if n := len(s.Engine.Pending); n > 0 {
+		return fmt.Errorf("route %s is not listening: %s", s.Engine.Pending[0].Route, s.Engine.Pending[0].Why)
+	}
+	usable := 0
+	var dead string
+	for _, r := range p.Routes {
+		if r.Usable() {
+			usable++
+		} else {
+			dead = r.Name
+		}
+	}
+	switch {
+	case p.Health.DownWhen == plan.DownAnyRoute && dead != "":
+		return fmt.Errorf("route %s has no server that is up", dead)
+	case p.Health.DownWhen == plan.DownNoRoute && usable == 0:
+		return errors.New("no route has a server that is up")
+	}
+	return nil
+}
+
+// RouteReady says whether a route should get new connections, and why not;
+// false when there is no such route.
+func (d *Daemon) RouteReady(name string) (error, bool) {
+	s, p := d.current()
+	if p == nil {
+		return errors.New("starting"), true
+	}
+	i := slices.IndexFunc(p.Routes, func(r *plan.Route) bool { return r.Name == name })
+	switch {
+	case i < 0:
+		return errors.New("no such route"), false
+	case s.State == Draining:
+		return errors.New("draining"), true
+	case slices.ContainsFunc(s.Engine.Pending, func(p engine.Pending) bool { return p.Route == name }):
+		return errors.New("not listening yet"), true
+	case !p.Routes[i].Usable():
+		return errors.New("no server is up"), true
+	}
+	return nil, true
+}
+
+// current is the status without what is costly, and the plan in force.
+func (d *Daemon) current() (Status, *plan.Plan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status, d.now
+}
