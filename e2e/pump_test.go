@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,13 +23,15 @@ type pumps struct {
 	exchanges atomic.Int64 // on connections that stay
 	churned   atomic.Int64 // connections that were made, used and closed
 	failed    atomic.Int64
+	reset     atomic.Int64 // new connections, see mayReset
+	mayReset  bool         // new connections may be reset: that is counted and no failure
 }
 
 // startPumps keeps n connections to addr busy and, beside them, makes new ones
 // over and over.
-func startPumps(t *testing.T, addr string, n, churners int) *pumps {
+func startPumps(t *testing.T, addr string, n, churners int, mayReset bool) *pumps {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	p := &pumps{t: t, cancel: cancel}
+	p := &pumps{t: t, cancel: cancel, mayReset: mayReset}
 	var connected sync.WaitGroup
 	connected.Add(n)
 	for i := range n {
@@ -52,11 +56,16 @@ func startPumps(t *testing.T, addr string, n, churners int) *pumps {
 	for i := range churners {
 		p.wg.Go(func() {
 			for j := uint64(0); ctx.Err() == nil; j++ {
-				if err := once(addr, uint64(1000+i)<<32|j); err != nil {
+				err := once(addr, uint64(1000+i)<<32|j)
+				switch {
+				case err == nil:
+					p.churned.Add(1)
+				case p.mayReset && errors.Is(err, syscall.ECONNRESET):
+					p.reset.Add(1)
+				default:
 					p.fail("new connection: %v", err)
 					return
 				}
-				p.churned.Add(1)
 			}
 		})
 	}

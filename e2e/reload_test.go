@@ -34,7 +34,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	f.Write("routes:\n%s", variants[0])
 	m := rig.Run(t, f)
-	load := startPumps(t, addr, 64, 4)
+	load := startPumps(t, addr, 64, 4, false)
 	first := metrics(t, m)
 	last := first
 	var held []net.Conn

@@ -22,13 +22,13 @@ func endingCases() []testCase {
 // one side ends its flow: the other still has that time to answer.
 func testEndAfterRest(r *rig) {
 	backend := r.serve(nil)
-	client, server := r.pair(r.route(", fin_timeout: 1s", backend), backend)
+	client, server := r.pair(r.route(", fin_timeout: 2s", backend), backend)
 	time.Sleep(shortest + shortest/2)
 	client.CloseWrite()
 	if g := server.all(); g != (got{0, "end"}) {
 		r.Fatalf("the server sees: %s; want the end of the flow", g)
 	}
-	time.Sleep(shortest / 4)
+	time.Sleep(shortest / 8)
 	server.send(1000)
 	server.Close()
 	if g := client.all(); g != (got{1000, "end"}) {
@@ -37,20 +37,20 @@ func testEndAfterRest(r *rig) {
 	r.endsFor(client.local, engine.ClosedByClient)
 }
 
-// The timeouts of the plans here are the smallest that a file may have. An
-// engine may look at its clock in steps.
+// The timeouts of the plans here are short, and yet long beside what a busy
+// machine makes of a sleep. An engine may look at its clock in steps.
 const (
-	shortest = time.Second
-	step     = 2 * time.Second
-	beats    = 18 // signs of life, so often that a slow machine does not miss the timeout
-	beat     = shortest / 10
+	shortest = 2 * time.Second
+	step     = 5 * time.Second
+	beats    = 28 // signs of life, so often that a slow machine does not miss the timeout
+	beat     = shortest / 16
 )
 
 // testIdleTimeout has one connection on which nothing moves, and two on which a
 // byte moves, one in each direction, within each timeout.
 func testIdleTimeout(r *rig) {
 	backend := r.serve(nil)
-	at := r.route(", idle_timeout: 1s", backend)
+	at := r.route(", idle_timeout: 2s", backend)
 	idle, idleServer := r.pair(at, backend)
 	began := time.Now()
 	up, upServer := r.pair(at, backend)
@@ -92,7 +92,7 @@ func testIdleTimeout(r *rig) {
 // server goes on sending, which is no reason to cut it.
 func testFinTimeout(r *rig) {
 	backend := r.serve(nil)
-	at := r.route(", fin_timeout: 1s", backend)
+	at := r.route(", fin_timeout: 2s", backend)
 	open, openServer := r.pair(at, backend)
 	quiet, quietServer := r.pair(at, backend)
 	began := time.Now()
