@@ -59,7 +59,7 @@ func TestBlackHole(t *testing.T) {
 		slowest = max(slowest, last)
 	}
 	t.Logf("two servers: the slowest of 20 connections took %s, the last %s", slowest.Round(time.Millisecond), last.Round(time.Millisecond))
-	if slowest > 2*time.Second {
+	if slowest > 2500*time.Millisecond {
 		t.Errorf("a connection took %s although one server was well", slowest)
 	}
 	if last > 500*time.Millisecond {
@@ -70,7 +70,7 @@ func TestBlackHole(t *testing.T) {
 	err := once(one, 1)
 	took := time.Since(begin)
 	t.Logf("no server: %v after %s", err, took.Round(time.Millisecond))
-	if !errors.Is(err, syscall.ECONNRESET) || took < 900*time.Millisecond || took > 3*time.Second {
+	if !errors.Is(err, syscall.ECONNRESET) || took < 900*time.Millisecond || took > 5*time.Second {
 		t.Errorf("ended with %v after %s, want a reset after 1s", err, took)
 	}
 	m.Control("status")

@@ -82,7 +82,7 @@ func TestDrain(t *testing.T) {
 	// What the load balancer still sends until it has counted its failed probes
 	// is served.
 	open := l.first[refused] - l.first[sigterm]
-	if open < detection || open > detection+2*time.Second {
+	if open < detection || open > detection+5*time.Second {
 		t.Errorf("listeners were open for %s, want %s", open, detection)
 	}
 	// The kernel resets a handshake that is under way as the listener closes.
@@ -148,7 +148,7 @@ func TestDrainSecondSignal(t *testing.T) {
 	}
 	begin := time.Now()
 	m.Signal(syscall.SIGTERM)
-	code := m.Exit(3 * time.Second)
+	code := m.Exit(10 * time.Second)
 	t.Logf("ended %s after the second SIGTERM, exit code %d", time.Since(begin).Round(time.Millisecond), code)
 	wantReset(t, c)
 }
@@ -161,10 +161,10 @@ func TestDrainTimeout(t *testing.T) {
 	m.Signal(syscall.SIGTERM)
 	wantReset(t, c)
 	took := time.Since(begin)
-	if took < 1500*time.Millisecond || took > 4*time.Second {
+	if took < 1500*time.Millisecond || took > 6*time.Second {
 		t.Errorf("the connection was reset after %s, want 1.5s", took)
 	}
-	if code := m.Exit(3 * time.Second); code != 0 {
+	if code := m.Exit(10 * time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	t.Logf("reset after %s", took.Round(time.Millisecond))

@@ -108,7 +108,7 @@ func TestPeers(t *testing.T) {
 	var current atomic.Pointer[script]
 	heard := make(chan string, 1)
 	server := rig.Serve(t, nil, "127.0.0.1:0", func(c *net.TCPConn) {
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		text := current.Load().server(c)
 		c.Close()
 		heard <- text
@@ -143,7 +143,7 @@ func TestPeers(t *testing.T) {
 				select {
 				case h := <-heard:
 					outcomes["client: "+client+"; server: "+strings.TrimSuffix(h, ", ")] = true
-				case <-time.After(6 * time.Second):
+				case <-time.After(25 * time.Second):
 					outcomes["client: "+client+"; server: never connected"] = true
 				}
 			}
@@ -168,7 +168,7 @@ func play(addr string, s script) string {
 		return ending(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	return strings.TrimSuffix(s.client(c.(*net.TCPConn)), ", ")
 }
 
