@@ -119,7 +119,7 @@ func (u *ui) watchDrain(ctx context.Context, d *admin.Client) error {
 			return errors.New("the daemon runs again: another one has taken its place")
 		}
 		until = s.DrainUntil
-		if n := s.Engine.Connections; n != left {
+		if n := s.Engine.Connections; n != left && !until.IsZero() {
 			u.progress("draining: %s left, until %s at the latest", count(n, "connection"), until.Local().Format(time.TimeOnly))
 			left = n
 		}

@@ -361,7 +361,9 @@ func TestDrain(t *testing.T) {
 	defer c.Close()
 	r.until("connected", func() bool { return r.Status().Engine.Connections == 1 })
 	r.Drain()
-	r.until("draining", func() bool { return r.Status().State == Draining })
+	if s := r.Status(); s.State != Draining {
+		t.Errorf("asked to drain and still %s", s.State)
+	}
 	if err := r.Ready(); err == nil || err.Error() != "draining" {
 		t.Errorf("ready: %v, want draining", err)
 	}

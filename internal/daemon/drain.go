@@ -11,7 +11,10 @@ import (
 // Drain stops the daemon softly; Run returns when it is done. It may be called
 // more than once.
 func (d *Daemon) Drain() {
-	d.drainOne.Do(func() { close(d.draining) })
+	d.drainOne.Do(func() {
+		d.setState(Draining) // at once: who asked for it may ask next how it goes
+		close(d.draining)
+	})
 }
 
 // drain fails the probe, waits until the load balancer has seen it, stops
