@@ -28,7 +28,7 @@ foreign           : config
 health            : plan
 accesslog         : plan engine
 engine/relay      : plan engine
-engine/enginetest : config plan engine
+engine/enginetest : config plan engine freeport
 daemon            : plan engine health resolve
 admin             : daemon plan engine health
 `

@@ -32,10 +32,9 @@ import (
 // Options of a Server. Daemon is required.
 type Options struct {
 	Daemon     *daemon.Daemon
-	Version    string                      // of midspan
-	Reload     func(context.Context) error // nil: Daemon.Reload
-	LogDropped func() uint64               // records of the access log that were lost; nil: not counted
-	Log        *slog.Logger                // nil: silent
+	Version    string        // of midspan
+	LogDropped func() uint64 // records of the access log that were lost; nil: not counted
+	Log        *slog.Logger  // nil: silent
 }
 
 // Server serves the endpoints that a plan has. Its methods may be called from
@@ -69,9 +68,6 @@ const maxHeaderBytes = 8 << 10
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Reload == nil {
-		o.Reload = o.Daemon.Reload
 	}
 	s := &Server{
 		o: o, probes: newProbes(),

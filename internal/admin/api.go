@@ -63,7 +63,7 @@ func (s *Server) kill(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
-	if err := s.o.Reload(r.Context()); err != nil {
+	if err := s.o.Daemon.Reload(r.Context()); err != nil {
 		writeError(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}

@@ -2,14 +2,12 @@ package enginetest
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 
 	"midspan/internal/config"
+	"midspan/internal/freeport"
 	"midspan/internal/plan"
 )
 
@@ -59,27 +57,20 @@ func (r *rig) with(p *plan.Plan) *plan.Plan {
 // freePort is a port of 127.0.0.1 (and every other address) that nobody has.
 func (r *rig) freePort() netip.AddrPort { return r.freePorts(1) }
 
-// freePorts is the first of n such ports in a row. They are outside the range
-// that the kernel takes the ports of outgoing connections from: those would come
-// between this look and the use, and a connect to a dead port inside the range
-// can even meet itself.
+// freePorts is the first of n such ports in a row, none of which this case has
+// been given before.
 func (r *rig) freePorts(n int) netip.AddrPort {
 	r.Helper()
-	low, high := 20000, 60000
-	var ephemeral int
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		fmt.Sscan(string(text), &ephemeral)
-	}
-	if ephemeral > 15000 {
-		low, high = 10000, ephemeral
-	}
 	for range 1000 {
-		p := low + rand.IntN(high-low-n)
+		p, err := freeport.Find(n)
+		if err != nil {
+			r.Fatal(err)
+		}
 		if r.claim(p, n) {
 			return loopback(uint16(p))
 		}
 	}
-	r.Fatalf("no %d free ports from %d to %d", n, low, high)
+	r.Fatalf("no %d ports in a row that this case has not used", n)
 	return netip.AddrPort{}
 }
 
@@ -90,11 +81,6 @@ func (r *rig) claim(from, n int) bool {
 		if r.ports[uint16(p)] {
 			return false
 		}
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err != nil {
-			return false
-		}
-		l.Close()
 	}
 	for p := from; p < from+n; p++ {
 		r.ports[uint16(p)] = true
