@@ -18,23 +18,23 @@ type choice struct {
 }
 
 // take counts a connection or an attempt; drop takes it back.
-func (c choice) take() {
+func (c *choice) take() {
 	c.active.Add(1)
 	c.load.Add(1)
 }
 
-func (c choice) drop() {
+func (c *choice) drop() {
 	c.active.Add(-1)
 	c.load.Add(-1)
 }
 
 // at is the endpoint's address for a connection that came in on port listen.
-func (c choice) at(listen uint16) netip.AddrPort {
+func (c *choice) at(listen uint16) netip.AddrPort {
 	return netip.AddrPortFrom(c.addr, c.server.PortFor(listen))
 }
 
 // full tells whether the server takes no more connections.
-func (c choice) full() bool {
+func (c *choice) full() bool {
 	return c.server.MaxConnections > 0 && c.load.Load() >= int64(c.server.MaxConnections)
 }
 
@@ -118,10 +118,10 @@ func gcd(a, b int) int {
 // pick is the endpoint for a connection of client, but for those already tried.
 // Backups are taken when no server is up, and when all that
 // are up have failed this very connection.
-func (p *picker) pick(client netip.Addr, tried []*endpoint) (choice, pickResult) {
+func (p *picker) pick(client netip.Addr, tried []*endpoint) (*choice, pickResult) {
 	result := pickedNone
 	for i, tier := range p.tiers {
-		free := func(c choice) bool {
+		free := func(c *choice) bool {
 			if slices.Contains(tried, c.endpoint) {
 				return false
 			}
@@ -131,17 +131,17 @@ func (p *picker) pick(client netip.Addr, tried []*endpoint) (choice, pickResult)
 			}
 			return true
 		}
-		if c, ok := p.pickFrom(i, tier, client, free); ok {
+		if c := p.pickFrom(i, tier, client, free); c != nil {
 			return c, picked
 		}
 		if result == pickedFull {
 			break // backups are for servers that are down, not for full ones
 		}
 	}
-	return choice{}, result
+	return nil, result
 }
 
-func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(choice) bool) (best choice, ok bool) {
+func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(*choice) bool) (best *choice) {
 	if p.balance == plan.RoundRobin {
 		return p.inTurn(tier, all, free)
 	}
@@ -151,37 +151,37 @@ func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(c
 	}
 	bestScore := math.Inf(-1)
 	for i := range uint64(len(all)) {
-		c := all[(first+i)%uint64(len(all))]
+		c := &all[(first+i)%uint64(len(all))]
 		if !free(c) {
 			continue
 		}
 		if p.balance == plan.First {
-			return c, true
+			return c
 		}
 		if s := p.score(c, client); s > bestScore {
-			best, bestScore, ok = c, s, true
+			best, bestScore = c, s
 		}
 	}
-	return best, ok
+	return best
 }
 
 // inTurn takes the next turn whose endpoint is free.
-func (p *picker) inTurn(tier int, all []choice, free func(choice) bool) (choice, bool) {
+func (p *picker) inTurn(tier int, all []choice, free func(*choice) bool) *choice {
 	turns := p.turns[tier]
 	if len(turns) == 0 {
-		return choice{}, false
+		return nil
 	}
 	start := p.turn.Add(1) - 1
 	for i := range uint64(len(turns)) {
-		if c := all[turns[(start+i)%uint64(len(turns))]]; free(c) {
-			return c, true
+		if c := &all[turns[(start+i)%uint64(len(turns))]]; free(c) {
+			return c
 		}
 	}
-	return choice{}, false
+	return nil
 }
 
 // score ranks c for client; the highest wins.
-func (p *picker) score(c choice, client netip.Addr) float64 {
+func (p *picker) score(c *choice, client netip.Addr) float64 {
 	weight := float64(c.server.Weight)
 	if p.balance == plan.LeastConn {
 		// The connection itself is counted, so that of two idle servers the

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,7 @@ type dial struct {
 	attempts []attempt
 	tried    []*endpoint
 	inFlight int
+	began    time.Duration // loop time of the accept
 	deadline time.Duration // loop time
 	hedge    time.Duration // when the next attempt starts although one is in flight; 0: not
 	shortage bool          // an attempt failed for want of something on this machine
@@ -22,7 +24,7 @@ type dial struct {
 }
 
 type attempt struct {
-	choice
+	*choice
 	fd    int32 // -1: over
 	began time.Duration
 }
@@ -42,12 +44,39 @@ const watchDialing = 250 * time.Millisecond
 // waitFull is how often a connection looks again for a server below its limit.
 const waitFull = 20 * time.Millisecond
 
+// keepDials is how many a loop keeps for later.
+const keepDials = 64
+
+func (l *loop) newDial(now, timeout time.Duration) *dial {
+	d := &dial{}
+	if n := len(l.dials); n > 0 {
+		d = l.dials[n-1]
+		l.dials = l.dials[:n-1]
+	}
+	d.began, d.deadline = now, now+timeout
+	return d
+}
+
+// endDial drops what is still in flight and takes p's dial back.
+func (l *loop) endDial(p *pair) {
+	d := p.dial
+	l.dropAttempts(p)
+	p.dial = nil
+	if len(l.dials) == keepDials {
+		return
+	}
+	clear(d.attempts)
+	clear(d.tried)
+	*d = dial{attempts: d.attempts[:0], tried: d.tried[:0]}
+	l.dials = append(l.dials, d)
+}
+
 // tryNext starts a connect to the next endpoint. When there is none, and none
 // is in flight, the client is reset at once: it must not wait for nothing.
 func (l *loop) tryNext(p *pair) {
 	d := p.dial
 	for {
-		c, result := p.set.picker.pick(p.clientAddr.Addr(), d.tried)
+		c, result := p.set.picker.pick(netip.AddrFrom16(p.clientAddr.addr), d.tried)
 		if result != picked || len(d.attempts) == maxAttempts {
 			l.noneLeft(p, result)
 			return
@@ -56,11 +85,11 @@ func (l *loop) tryNext(p *pair) {
 		d.tried = append(d.tried, c.endpoint)
 		to := c.at(p.listener.port)
 		c.take()
-		if l.e.own.Load().circle(p.route, to) {
+		if l.e.own.Load().circle(p.route(), to) {
 			l.attemptFailed(p, c, errCircle)
 			continue
 		}
-		fd, e := connect(to, optionsOf(p.set.Route))
+		fd, e := connect(to, p.set.options)
 		if e == 0 {
 			d.attempts = append(d.attempts, attempt{c, fd, l.now})
 			e = l.watch(fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
@@ -92,7 +121,7 @@ func (l *loop) noneLeft(p *pair, result pickResult) {
 	}
 	switch {
 	case d.shortage:
-		l.e.complain("cannot connect: this machine is out of something", "error", p.lastErr, "route", p.route.name)
+		l.e.complain("cannot connect: this machine is out of something", "error", p.mishap().lastErr, "route", p.route().name)
 		l.abort(p, noResources)
 	case len(d.tried) == 0:
 		l.abort(p, noServer)
@@ -148,10 +177,11 @@ func (l *loop) onAttempt(p *pair, i int, events uint32) {
 }
 
 // attemptFailed counts a connect that failed.
-func (l *loop) attemptFailed(p *pair, c choice, err error) {
+func (l *loop) attemptFailed(p *pair, c *choice, err error) {
 	c.drop()
-	p.retries++
-	p.lastErr = fmt.Sprintf("%s: %s", c.server.Name, err)
+	t := p.mishap()
+	t.retries++
+	t.lastErr = fmt.Sprintf("%s: %s", c.server.Name, err)
 	if isShortage(err) {
 		p.dial.shortage = true
 		return // no fault of the server's
@@ -164,14 +194,15 @@ func (l *loop) failSlow(p *pair, a *attempt) {
 	l.closeLater(a.fd)
 	a.fd = -1
 	a.drop()
-	p.retries++
+	t := p.mishap()
+	t.retries++
 	err := fmt.Errorf("no answer to a connect in %s", (l.now - a.began).Round(time.Millisecond))
-	p.lastErr = fmt.Sprintf("%s: %s", a.server.Name, err)
+	t.lastErr = fmt.Sprintf("%s: %s", a.server.Name, err)
 	l.failed(p, a.choice, err)
 }
 
-func (l *loop) failed(p *pair, c choice, err error) {
-	p.failed = c
+func (l *loop) failed(p *pair, c *choice, err error) {
+	p.mishap().failed = c
 	c.failures.Add(1)
 	c.failing.Store(true)
 	text := err.Error()
@@ -179,10 +210,10 @@ func (l *loop) failed(p *pair, c choice, err error) {
 	l.report(p, c, err)
 }
 
-func (l *loop) report(p *pair, c choice, err error) {
+func (l *loop) report(p *pair, c *choice, err error) {
 	if l.e.hooks.Dial != nil {
 		l.e.hooks.Dial(engine.Dial{
-			Route: p.route.name, Server: c.server.Name, Err: err,
+			Route: p.route().name, Server: c.server.Name, Err: err,
 			Addr: c.at(p.listener.port),
 		})
 	}

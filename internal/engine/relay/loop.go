@@ -3,7 +3,6 @@ package relay
 import (
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,13 +34,14 @@ type loop struct {
 	atLimit  atomic.Int32  // listeners paused at a limit; read by all loops
 	nudged   atomic.Bool   // a connection has ended: look at those again
 
-	pairs     []*pair // by slot
-	free      []uint32
+	blocks    [][]pair // by slot
+	free      []uint32 // slots
+	dials     []*dial  // free
 	nextID    uint64
 	listeners []*socket // by slot; nil: free
 	scratch   []byte
-	buffers   [][]byte
-	pipes     []pipe
+	buffers   []*buffer
+	pipes     []*pipe
 	spliced   uint64 // bytes read by splice
 	copied    uint64 // bytes read into scratch
 
@@ -104,10 +104,8 @@ func (l *loop) run() {
 		l.guarded(l.runReady)
 		l.closeNow()
 	}
-	for _, p := range slices.Clone(l.pairs) {
-		if p.state != stateFree {
-			l.guarded(func() { l.abort(p, stopped) })
-		}
+	for p := range l.all() {
+		l.guarded(func() { l.abort(p, stopped) })
 	}
 	l.closeNow()
 }
@@ -175,7 +173,7 @@ func (l *loop) handleBatch() {
 				l.acceptFrom(s)
 			}
 		default:
-			if p := l.pairs[slot]; p.gen == uint32(ev.Pad) && p.state != stateFree {
+			if p := l.pairAt(slot); p.gen == uint32(ev.Pad) && p.state != stateFree {
 				l.inHand = p
 				l.handle(p, which, ev.Events)
 			}
@@ -266,8 +264,8 @@ func (l *loop) fireTimers() {
 }
 
 func (l *loop) find(id uint64) *pair {
-	for _, p := range l.pairs {
-		if p.state != stateFree && p.id == id {
+	for p := range l.all() {
+		if p.id == id {
 			return p
 		}
 	}
@@ -276,12 +274,10 @@ func (l *loop) find(id uint64) *pair {
 
 func (l *loop) conns() []engine.Conn {
 	var out []engine.Conn
-	for _, p := range l.pairs {
-		if p.state != stateFree {
-			c := p.conn()
-			c.Idle = time.Since(l.epoch) - p.lastMove
-			out = append(out, c)
-		}
+	for p := range l.all() {
+		c := p.conn()
+		c.Idle = time.Since(l.epoch) - p.lastMove
+		out = append(out, c)
 	}
 	return out
 }
@@ -289,14 +285,16 @@ func (l *loop) conns() []engine.Conn {
 // conn describes p.
 func (p *pair) conn() engine.Conn {
 	c := engine.Conn{
-		ID: strconv.FormatUint(p.id, 10), Route: p.route.name, State: p.stateName(),
-		Client: p.clientAddr, Listener: p.localAddr,
-		Start: p.start, BytesUp: p.client.moved, BytesDown: p.server.moved,
+		ID: strconv.FormatUint(p.id, 10), Route: p.route().name, State: p.stateName(),
+		Client: p.clientAddr.full(), Listener: p.local(),
+		Start: time.Unix(0, p.started), BytesUp: p.client.moved, BytesDown: p.server.moved,
 	}
-	if p.to.endpoint != nil {
-		c.Server, c.Endpoint = p.to.server.Name, p.to.at(p.listener.port)
-	} else if p.failed.endpoint != nil {
-		c.Server, c.Endpoint = p.failed.server.Name, p.failed.at(p.listener.port)
+	to := p.to
+	if to == nil && p.trouble != nil {
+		to = p.trouble.failed
+	}
+	if to != nil {
+		c.Server, c.Endpoint = to.server.Name, to.at(p.listener.port)
 	}
 	return c
 }

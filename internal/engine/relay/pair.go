@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"iter"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,42 +23,53 @@ const (
 	stateResetting
 )
 
-// pair is a connection: the client's leg and the server's.
+// pair is a connection: the client's leg and the server's. It is what an idle
+// connection costs, so what only some connections need some of the time is
+// behind a pointer, and addresses are kept in their shortest form. The loop
+// makes pairs by the block.
 type pair struct {
-	id    uint64
-	slot  uint32
-	gen   uint32 // of the slot; an event or timer of another one is void
-	which uint32 // of the server's descriptor, in its events
-	state state
+	id       uint64
+	set      *settings // of the route
+	listener *listener
+	to       *choice  // the endpoint in use
+	dial     *dial    // while dialing
+	trouble  *trouble // if there was any
 
-	queued   bool // in loop.ready
-	watching bool // the client's leg is in the epoll set
-	endedBy  reason
-	client   side
-	server   side
-	dial     *dial // while dialing
-	route    *route
-	set      *settings
-	listener address
-	to       choice // the endpoint in use
-	failed   choice // the endpoint that was last tried in vain
+	client, server side
 
-	clientAddr  netip.AddrPort
-	localAddr   netip.AddrPort // what the client connected to
-	start       time.Time
-	opened      time.Duration // loop time of the accept
-	connectTime time.Duration
+	started     int64         // wall clock, Unix nanoseconds
+	connectTime time.Duration // from accept to the server's answer
 	lastMove    time.Duration // loop time
 	timer       time.Duration // loop time of the next look at the pair, while inTimers
-	inTimers    int           // place in loop.timers, from 1; 0: not in it
-	giveUp      time.Duration // stateResetting: when to reset in any case
-	retries     int
-	lastErr     string
+	inTimers    int32         // place in loop.timers, from 1; 0: not in it
+
+	slot       uint32
+	gen        uint32 // of the slot; an event or timer of another one is void
+	clientAddr hostPort
+	localAddr  hostPort // what the client connected to; zero: see local
+	which      uint16   // of the server's descriptor, in its events
+	state      state
+	endedBy    reason
+	queued     bool // in loop.ready
+	watching   bool // the client's leg is in the epoll set
+}
+
+// trouble is what went wrong with a pair.
+type trouble struct {
+	failed  *choice // the endpoint that was last tried in vain
+	lastErr string
+	retries int
+	giveUp  time.Duration // stateResetting: when to reset in any case
 }
 
 // side is one leg, and the flow that comes in on it.
 type side struct {
-	fd       int32
+	moved uint64  // in all, from this leg to the other
+	held  *buffer // bytes read, not yet written to the other leg
+	pipe  *pipe   // the same for spliced bytes
+	fd    int32
+	burst int32 // moved in this wake-up, as far as it matters
+
 	readable bool // as far as is known: set by events, cleared by EAGAIN
 	writable bool
 	hup      bool // the peer has ended its flow, or the leg has failed
@@ -68,13 +81,25 @@ type side struct {
 	reset    bool // the leg is known to be reset: its end of file is a lie
 	watchOut bool // EPOLLOUT is asked for
 	splicing bool // the stream keeps moving: use splice
+}
 
-	buf    []byte // read, not yet written to the other leg
-	full   []byte // what buf is a part of
-	pipe   pipe   // the same for spliced bytes
-	inPipe int
-	burst  int    // moved in this wake-up
-	moved  uint64 // in all, from this leg to the other
+// inPipe is how many bytes wait in the pipe.
+func (s *side) inPipe() int {
+	if s.pipe == nil {
+		return 0
+	}
+	return s.pipe.filled
+}
+
+// route is the route that accepted the pair.
+func (p *pair) route() *route { return p.set.owner }
+
+// mishap is p's trouble.
+func (p *pair) mishap() *trouble {
+	if p.trouble == nil {
+		p.trouble = &trouble{}
+	}
+	return p.trouble
 }
 
 // resetLinger is how long a reset waits for its peer to take what was sent
@@ -94,29 +119,71 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	p.state = stateDialing
 	p.client = side{fd: fd, readable: true, writable: true}
 	p.server = side{fd: -1, writable: true}
-	p.route, p.set, p.listener = r, r.set.Load(), s.address
-	p.clientAddr, p.localAddr, p.start = client, localAddr(fd), time.Now()
-	p.opened, p.lastMove = l.now, l.now
-	p.dial = &dial{deadline: l.now + p.set.ConnectTimeout.D()}
+	p.set, p.listener = r.set.Load(), s.listener
+	p.clientAddr, p.started = compact(client), time.Now().UnixNano()
+	p.lastMove = l.now
+	if l.e.hooks.Record != nil {
+		p.local() // while there is a socket to ask
+	}
+	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
 	l.e.active.Add(1)
 	r.active.Add(1)
 	r.shards[l.id].accepted.Add(1)
 	l.tryNext(p)
 }
 
+// pairsABlock makes blocks that fill one of the Go allocator's sizes (16 KiB).
+const pairsABlock = int(16 << 10 / unsafe.Sizeof(pair{}))
+
 func (l *loop) newPair() *pair {
-	if n := len(l.free); n > 0 {
-		p := l.pairs[l.free[n-1]]
-		l.free = l.free[:n-1]
-		*p = pair{slot: p.slot, gen: p.gen}
-		return p
+	if len(l.free) == 0 {
+		first := len(l.blocks) * pairsABlock
+		if first+pairsABlock > maxSlots {
+			return nil
+		}
+		block := make([]pair, pairsABlock)
+		l.blocks = append(l.blocks, block)
+		for i := range block {
+			block[i].slot = uint32(first + i)
+		}
+		for i := pairsABlock - 1; i >= 0; i-- {
+			l.free = append(l.free, uint32(first+i))
+		}
 	}
-	if len(l.pairs) == maxSlots {
-		return nil
-	}
-	p := &pair{slot: uint32(len(l.pairs))}
-	l.pairs = append(l.pairs, p)
+	p := l.pairAt(l.free[len(l.free)-1])
+	l.free = l.free[:len(l.free)-1]
+	*p = pair{slot: p.slot, gen: p.gen}
 	return p
+}
+
+// pairAt is the pair of a slot.
+func (l *loop) pairAt(slot uint32) *pair {
+	return &l.blocks[slot/uint32(pairsABlock)][slot%uint32(pairsABlock)]
+}
+
+// all are the pairs in use.
+func (l *loop) all() iter.Seq[*pair] {
+	return func(yield func(*pair) bool) {
+		for _, block := range l.blocks {
+			for i := range block {
+				if p := &block[i]; p.state != stateFree && !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// local is the address that the client connected to. A listener on one address
+// knows it; one on all asks the kernel.
+func (p *pair) local() netip.AddrPort {
+	if p.listener.addr.IsValid() && !p.listener.addr.IsUnspecified() {
+		return netip.AddrPortFrom(p.listener.addr, p.listener.port)
+	}
+	if p.localAddr == (hostPort{}) && p.client.fd >= 0 {
+		p.localAddr = compact(localAddr(p.client.fd))
+	}
+	return p.localAddr.full()
 }
 
 // handle takes an event of one of p's descriptors.
@@ -136,7 +203,7 @@ func (l *loop) handle(p *pair, which, events uint32) {
 	case p.state == stateDialing:
 		l.onAttempt(p, int(which-1), events)
 		return
-	case which == p.which:
+	case which == uint32(p.which):
 		p.server.note(events)
 	default:
 		return // an attempt that lost
@@ -166,14 +233,13 @@ func (s *side) note(events uint32) {
 func (l *loop) connected(p *pair, i int, events uint32) {
 	d := p.dial
 	a := d.attempts[i]
-	p.to, p.which = a.choice, uint32(i+1)
+	p.to, p.which = a.choice, uint16(i+1)
 	p.server = side{fd: a.fd, watchOut: true}
 	p.server.note(events)
 	d.attempts[i].fd = -1
-	l.dropAttempts(p)
-	p.dial = nil
+	p.connectTime = l.now - d.began
+	l.endDial(p)
 	p.state = stateOpen
-	p.connectTime = l.now - p.opened
 	p.to.connects.Add(1)
 	if p.to.failing.CompareAndSwap(true, false) {
 		p.to.lastErr.Store(nil)
@@ -232,7 +298,7 @@ func (l *loop) passReset(p *pair, dead *side, why reason) {
 		return
 	}
 	p.state = stateResetting
-	p.giveUp = l.now + resetLinger
+	p.mishap().giveUp = l.now + resetLinger
 	l.timers.set(p, l.now+time.Millisecond)
 }
 
@@ -251,7 +317,7 @@ func (l *loop) reset(p *pair) {
 func (l *loop) abort(p *pair, why reason) {
 	p.endedBy = why
 	if p.dial != nil {
-		l.dropAttempts(p)
+		l.endDial(p)
 	}
 	l.reset(p)
 }
@@ -263,13 +329,13 @@ func (l *loop) closeSide(s *side) {
 
 // release gives back what the flow of s has in hand.
 func (l *loop) release(s *side) {
-	if s.full != nil {
-		l.giveBuffer(s.full)
-		s.full, s.buf = nil, nil
+	if s.held != nil {
+		l.giveBuffer(s.held)
+		s.held = nil
 	}
-	if s.pipe.r != 0 {
-		l.givePipe(s.pipe, s.inPipe == 0)
-		s.pipe, s.inPipe = pipe{}, 0
+	if s.pipe != nil {
+		l.givePipe(s.pipe)
+		s.pipe = nil
 	}
 }
 
@@ -278,16 +344,17 @@ func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
 	l.timers.set(p, 0)
-	p.route.shards[l.id].ended[p.endedBy].Add(1)
+	r := p.route()
+	r.shards[l.id].ended[p.endedBy].Add(1)
 	l.record(p, true)
-	if p.to.endpoint != nil {
+	if p.to != nil {
 		p.to.drop()
 	}
-	p.route.active.Add(-1)
+	r.active.Add(-1)
 	l.e.active.Add(-1)
 	p.state = stateFree
 	p.gen++
-	p.dial = nil
+	p.set, p.listener, p.to, p.trouble = nil, nil, nil, nil
 	l.free = append(l.free, p.slot)
 	l.e.roomMade()
 }
@@ -298,10 +365,13 @@ func (l *loop) record(p *pair, end bool) {
 		return
 	}
 	r := &engine.Record{
-		Conn: p.conn(), Connect: p.connectTime, Err: p.lastErr, Retries: p.retries,
-		TotalActive: int(l.e.active.Load()), RouteActive: int(p.route.active.Load()),
+		Conn: p.conn(), Connect: p.connectTime,
+		TotalActive: int(l.e.active.Load()), RouteActive: int(p.route().active.Load()),
 	}
-	if p.to.endpoint != nil {
+	if t := p.trouble; t != nil {
+		r.Err, r.Retries = t.lastErr, t.retries
+	}
+	if p.to != nil {
 		r.ServerActive = int(p.to.active.Load())
 	}
 	if end {
@@ -331,7 +401,7 @@ func (l *loop) onTimer(p *pair) {
 		if other < 0 {
 			other = p.server.fd
 		}
-		if unsent(other) == 0 || l.now >= p.giveUp {
+		if unsent(other) == 0 || l.now >= p.trouble.giveUp {
 			l.reset(p)
 			return
 		}

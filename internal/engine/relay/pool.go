@@ -15,66 +15,75 @@ const (
 // without CAP_SYS_RESOURCE that has many (fs.pipe-user-pages-soft).
 var pipeSizes = [...]int{1 << 20, 256 << 10}
 
-// buffer lends 64 KiB, to hold bytes that a socket would not take.
-func (l *loop) buffer() []byte {
+// buffer holds bytes that a socket would not take.
+type buffer struct {
+	rest []byte // of full, not yet written
+	full []byte // 64 KiB
+}
+
+// buffer lends one with b in it.
+func (l *loop) buffer(b []byte) *buffer {
+	var lent *buffer
 	if n := len(l.buffers); n > 0 {
-		b := l.buffers[n-1]
+		lent = l.buffers[n-1]
 		l.buffers = l.buffers[:n-1]
-		return b
+	} else {
+		lent = &buffer{full: make([]byte, bufferSize)}
 	}
-	return make([]byte, bufferSize)
+	lent.rest = lent.full[:copy(lent.full, b)]
+	return lent
 }
 
-func (l *loop) giveBuffer(b []byte) {
+func (l *loop) giveBuffer(b *buffer) {
 	if len(l.buffers) < keepBuffers {
-		l.buffers = append(l.buffers, b[:bufferSize])
+		l.buffers = append(l.buffers, b)
 	}
 }
 
-// pipe is what splice moves bytes through. r is 0 when there is none: 0 is
-// standard input and never a pipe of ours.
+// pipe is what splice moves bytes through.
 type pipe struct {
-	r, w int32
-	size int
+	r, w   int32
+	size   int
+	filled int // bytes in it
 }
 
-func (p pipe) close() {
+func (p *pipe) close() {
 	closeFD(p.r)
 	closeFD(p.w)
 }
 
-// pipe lends an empty pipe; false when there is no fd for one. Pipes take what
+// pipe lends an empty pipe; nil when there is no fd for one. Pipes take what
 // connections leave, and a part of the reserve, so that checks, names and the
 // control socket always have descriptors.
-func (l *loop) pipe() (pipe, bool) {
+func (l *loop) pipe() *pipe {
 	if n := len(l.pipes); n > 0 {
 		p := l.pipes[n-1]
 		l.pipes = l.pipes[:n-1]
-		return p, true
+		return p
 	}
 	if 2*(l.e.active.Load()+l.e.pipes.Add(1)) > l.e.room.Load() {
 		l.e.pipes.Add(-1)
-		return pipe{}, false
+		return nil
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 		l.e.pipes.Add(-1)
-		return pipe{}, false
+		return nil
 	}
-	p := pipe{int32(fds[0]), int32(fds[1]), bufferSize}
+	p := &pipe{r: int32(fds[0]), w: int32(fds[1]), size: bufferSize}
 	for _, size := range pipeSizes {
 		if got, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, size); err == nil {
 			p.size = got
 			break
 		}
 	}
-	return p, true
+	return p
 }
 
 // givePipe takes a pipe back. One with bytes in it is of no use to another
 // connection.
-func (l *loop) givePipe(p pipe, empty bool) {
-	if empty && len(l.pipes) < keepPipes {
+func (l *loop) givePipe(p *pipe) {
+	if p.filled == 0 && len(l.pipes) < keepPipes {
 		l.pipes = append(l.pipes, p)
 		return
 	}

@@ -57,7 +57,7 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 		if from.dropped || p.state != stateOpen {
 			return false
 		}
-		if len(from.buf) > 0 || from.inPipe > 0 {
+		if from.held != nil || from.inPipe() > 0 {
 			if !to.writable {
 				return false
 			}
@@ -91,7 +91,7 @@ func (l *loop) count(p *pair, from *side, before uint64) {
 		return
 	}
 	p.lastMove = l.now
-	c := &p.route.shards[l.id]
+	c := &p.route().shards[l.id]
 	if from == &p.client {
 		c.up.Add(n)
 	} else {
@@ -103,10 +103,10 @@ func (l *loop) count(p *pair, from *side, before uint64) {
 func (l *loop) flush(p *pair, from, to *side) unix.Errno {
 	var n int
 	var e unix.Errno
-	if from.inPipe > 0 {
-		n, e = splice(from.pipe.r, to.fd, from.inPipe)
+	if from.held != nil {
+		n, e = write(to.fd, from.held.rest)
 	} else {
-		n, e = write(to.fd, from.buf)
+		n, e = splice(from.pipe.r, to.fd, from.pipe.filled)
 	}
 	if e == unix.EAGAIN {
 		l.block(p, to)
@@ -116,13 +116,13 @@ func (l *loop) flush(p *pair, from, to *side) unix.Errno {
 		return e
 	}
 	from.moved += uint64(n)
-	if from.inPipe > 0 {
-		from.inPipe -= n
+	if from.held == nil {
+		from.pipe.filled -= n
 		return 0
 	}
-	if from.buf = from.buf[n:]; len(from.buf) == 0 {
-		l.giveBuffer(from.full)
-		from.full, from.buf = nil, nil
+	if from.held.rest = from.held.rest[n:]; len(from.held.rest) == 0 {
+		l.giveBuffer(from.held)
+		from.held = nil
 	}
 	return 0
 }
@@ -143,8 +143,9 @@ func (l *loop) block(p *pair, s *side) {
 // of a write.
 func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	from.splicing = from.splicing && !from.urgent
-	if from.splicing && from.pipe.r == 0 {
-		from.pipe, from.splicing = l.pipe()
+	if from.splicing && from.pipe == nil {
+		from.pipe = l.pipe()
+		from.splicing = from.pipe != nil
 	}
 	var n int
 	var e unix.Errno
@@ -176,10 +177,10 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 		l.ended(p, from)
 		return 0
 	}
-	from.burst += n
+	from.burst = int32(min(int(from.burst)+n, leaveSplice))
 	if spliced {
 		l.spliced += uint64(n)
-		from.inPipe = n
+		from.pipe.filled = n
 		return 0
 	}
 	l.copied += uint64(n)
@@ -207,8 +208,7 @@ func (l *loop) put(p *pair, from, to *side, b []byte) unix.Errno {
 	}
 	from.moved += uint64(n)
 	if n < len(b) {
-		from.full = l.buffer()
-		from.buf = from.full[:copy(from.full, b[n:])]
+		from.held = l.buffer(b[n:])
 	}
 	return 0
 }

@@ -29,7 +29,9 @@ type route struct {
 // settings are what a connection is made by; it keeps those it was made with.
 type settings struct {
 	*plan.Route
-	picker *picker
+	owner   *route
+	options sockOptions // of the sockets to servers
+	picker  *picker
 }
 
 type endpointKey struct {
@@ -90,7 +92,7 @@ func (r *route) update(p *plan.Route) {
 		}
 	}
 	r.endpoints = next
-	r.set.Store(&settings{p, newPicker(p.Balance, up, &r.turn)})
+	r.set.Store(&settings{p, r, optionsOf(p), newPicker(p.Balance, up, &r.turn)})
 }
 
 func (r *route) status(listening []address) engine.RouteStatus {

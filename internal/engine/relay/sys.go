@@ -93,6 +93,22 @@ func fromRaw(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }
 
+// hostPort is a netip.AddrPort in half its space, without a zone. The zero
+// value is none.
+type hostPort struct {
+	addr [16]byte // IPv4 mapped into IPv6
+	port uint16
+}
+
+func compact(a netip.AddrPort) hostPort { return hostPort{a.Addr().As16(), a.Port()} }
+
+func (h hostPort) full() netip.AddrPort {
+	if h == (hostPort{}) {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(h.addr).Unmap(), h.port)
+}
+
 // connect starts a connect on a new non-blocking socket.
 func connect(to netip.AddrPort, o sockOptions) (int32, unix.Errno) {
 	a := to.Addr()

@@ -15,14 +15,14 @@ func (h timers) Less(i, j int) bool { return h[i].timer < h[j].timer }
 
 func (h timers) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].inTimers, h[j].inTimers = i+1, j+1
+	h[i].inTimers, h[j].inTimers = int32(i+1), int32(j+1)
 }
 
 // Push implements heap.Interface; use set.
 func (h *timers) Push(x any) {
 	p := x.(*pair)
 	*h = append(*h, p)
-	p.inTimers = len(*h)
+	p.inTimers = int32(len(*h))
 }
 
 // Pop implements heap.Interface; use next.
@@ -39,11 +39,11 @@ func (h *timers) Pop() any {
 func (h *timers) set(p *pair, at time.Duration) {
 	switch {
 	case at == 0 && p.inTimers > 0:
-		heap.Remove(h, p.inTimers-1)
+		heap.Remove(h, int(p.inTimers-1))
 	case at == 0 || (p.inTimers > 0 && p.timer == at):
 	case p.inTimers > 0:
 		p.timer = at
-		heap.Fix(h, p.inTimers-1)
+		heap.Fix(h, int(p.inTimers-1))
 	default:
 		p.timer = at
 		heap.Push(h, p)
