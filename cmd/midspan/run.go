@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -56,7 +57,10 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 	d := daemon.New(daemon.Options{
 		Load: load,
 		Engine: func(h engine.Hooks) (engine.Engine, error) {
-			return relay.New(relay.Options{Hooks: h, Log: log})
+			// The loops keep busy; what else there is to do has a processor of its own.
+			loops := runtime.GOMAXPROCS(0)
+			runtime.GOMAXPROCS(loops + 1)
+			return relay.New(relay.Options{Hooks: h, Log: log, Loops: loops, Dedicated: true})
 		},
 		Prepare: func(p *plan.Plan) error {
 			if err := front.Use(p); err != nil {
@@ -71,6 +75,7 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 			return nil
 		},
 		Record: records.Record,
+		Wants:  records.Wants,
 		Notify: func(state string) { _, _ = sd.SdNotify(false, state) }, // no service manager is no error
 		Log:    log,
 	})

@@ -56,8 +56,8 @@ type target struct {
 	sink *sink // nil when Format is off
 }
 
-func (t *target) wants(r *engine.Record) bool {
-	return t != nil && t.sink != nil && (!r.End.IsZero() || (t.Start && t.Format == plan.LogJSON))
+func (t *target) wants(end bool) bool {
+	return t != nil && t.sink != nil && (end || (t.Start && t.Format == plan.LogJSON))
 }
 
 // New returns a Writer that writes nothing until Use says where. Its own
@@ -104,9 +104,12 @@ func (w *Writer) Use(p plan.Log) error {
 	return nil
 }
 
+// Wants tells whether records of starts, or of ends, are written.
+func (w *Writer) Wants(end bool) bool { return w.target.Load().wants(end) }
+
 // Record takes r, which the caller must not change any more. It never blocks.
 func (w *Writer) Record(r *engine.Record) {
-	if !w.target.Load().wants(r) {
+	if !w.Wants(!r.End.IsZero()) {
 		return
 	}
 	w.mu.Lock()

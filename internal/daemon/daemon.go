@@ -36,6 +36,8 @@ type Options struct {
 	Prepare func(*plan.Plan) error
 	// Record, if set, gets the access log's records. It must not block.
 	Record func(*engine.Record)
+	// Wants, if set, tells whether records of starts, or of ends, are of use.
+	Wants func(end bool) bool
 	// Notify, if set, tells the service manager (sd_notify(3) states).
 	Notify func(state string)
 	Log    *slog.Logger // nil: silent
@@ -115,7 +117,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.engine, err = d.o.Engine(engine.Hooks{Dial: d.dialled, Record: d.o.Record})
+	d.engine, err = d.o.Engine(engine.Hooks{Dial: d.dialled, Record: d.o.Record, Wants: d.o.Wants})
 	if err != nil {
 		return err
 	}

@@ -174,4 +174,7 @@ type Hooks struct {
 	// Record is called when a connection starts and when it ends. The record
 	// is the callee's to keep.
 	Record func(*Record)
+	// Wants tells whether records of starts, or of ends, are of use at this
+	// moment; nil: they always are. It is asked before each is made.
+	Wants func(end bool) bool
 }

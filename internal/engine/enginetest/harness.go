@@ -128,6 +128,9 @@ func (r *rig) closeEngine() {
 	if e == nil {
 		return
 	}
+	if n := e.Status().Panics; n > 0 {
+		r.Errorf("%d connections ended by a panic", n)
+	}
 	if err := e.Close(); err != nil {
 		r.Errorf("Close: %v", err)
 	}

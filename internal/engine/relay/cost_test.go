@@ -172,8 +172,8 @@ func echoServer(t *testing.T) string {
 func TestIdleCost(t *testing.T) {
 	const n = 5000
 	pid, addr := startChild(t, echoServer(t))
-	ping(t, addr).Close() // what is set up once is not a connection's cost
-	time.Sleep(50 * time.Millisecond)
+	ping(t, addr).Close()                        // what is set up once is not a connection's cost
+	time.Sleep(spareLife + 100*time.Millisecond) // or its socket would be used again
 	rss, fds := residentKiB(t, pid), openFDs(t, pid)
 	conns := make([]net.Conn, n)
 	for i := range conns {

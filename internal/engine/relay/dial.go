@@ -89,10 +89,15 @@ func (l *loop) tryNext(p *pair) {
 			l.attemptFailed(p, c, errCircle)
 			continue
 		}
-		fd, e := connect(to, p.set.options)
+		fd, op, e := l.socket(to, p.set.options)
+		if e == 0 {
+			if e = connect(fd, to); e != 0 {
+				l.closeLater(fd)
+			}
+		}
 		if e == 0 {
 			d.attempts = append(d.attempts, attempt{c, fd, l.now})
-			e = l.watch(fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
+			e = l.control(op, fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
 			if e == 0 {
 				d.inFlight++
 				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())
@@ -104,6 +109,20 @@ func (l *loop) tryNext(p *pair) {
 		}
 		l.attemptFailed(p, c, e)
 	}
+}
+
+// socket is a socket to connect to a server, and how to watch it: a spare one is
+// in the epoll set already.
+func (l *loop) socket(to netip.AddrPort, o sockOptions) (fd int32, op int, e unix.Errno) {
+	f := family(to.Addr())
+	if fd := l.spare(f, o); fd >= 0 {
+		return fd, unix.EPOLL_CTL_MOD, 0
+	}
+	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(f), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if e == 0 {
+		o.apply(int(n))
+	}
+	return int32(n), unix.EPOLL_CTL_ADD, e
 }
 
 // noneLeft ends the dial unless there is something to wait for.
@@ -163,7 +182,10 @@ func (l *loop) onAttempt(p *pair, i int, events uint32) {
 	if a.fd < 0 {
 		return
 	}
-	e := socketError(a.fd)
+	e := unix.Errno(0)
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		e = socketError(a.fd)
+	}
 	switch {
 	case e == 0 && events&unix.EPOLLOUT != 0:
 		l.connected(p, i, events)

@@ -42,8 +42,10 @@ type loop struct {
 	scratch   []byte
 	buffers   []*buffer
 	pipes     []*pipe
-	spliced   uint64 // bytes read by splice
-	copied    uint64 // bytes read into scratch
+	spares    []spare
+	spareUsed time.Duration // loop time when one was last put or taken
+	spliced   uint64        // bytes read by splice
+	copied    uint64        // bytes read into scratch
 
 	stopping bool
 	mu       sync.Mutex
@@ -103,6 +105,9 @@ func (l *loop) run() {
 		}
 		l.guarded(l.runReady)
 		l.closeNow()
+		if len(l.spares) > 0 && l.now >= l.spareUsed+spareLife {
+			l.dropSpares()
+		}
 	}
 	for p := range l.all() {
 		l.guarded(func() { l.abort(p, stopped) })
@@ -110,14 +115,27 @@ func (l *loop) run() {
 	l.closeNow()
 }
 
-// wait is epoll_wait: first without blocking, which is all it takes under load
-// and spares the scheduler's hand-off.
+// How long a loop that waits keeps its processor of Go's (its P).
+const (
+	shared    = time.Millisecond
+	dedicated = 10 * time.Millisecond // from there on Go's monitor interferes anyway
+)
+
+// wait is epoll_wait. Under load the next event is near, so at first the Go
+// scheduler is not told of the wait: to be taken off a P and put on one again
+// costs more than a small read and write, wakes other threads, and has Go's
+// monitor look after us fifty thousand times a second. A signal, by which Go
+// asks for the P (for garbage collection, say), ends the first wait at once.
 func (l *loop) wait() int {
 	timeout := l.timeout()
-	p := uintptr(unsafe.Pointer(&l.events[0]))
-	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, uintptr(len(l.events)), 0, 0, 0)
-	if n == 0 && timeout != 0 {
-		n, _, e = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, uintptr(len(l.events)), uintptr(timeout), 0, 0)
+	first := int(l.e.keepP.Milliseconds())
+	if timeout >= 0 && timeout < first {
+		first = timeout
+	}
+	p, size := uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events))
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, size, uintptr(first), 0, 0)
+	if (n == 0 || e != 0) && first != timeout {
+		n, _, e = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), p, size, uintptr(l.timeout()), 0, 0)
 	}
 	if e != 0 { // EINTR; nothing else can be
 		return 0
@@ -130,14 +148,22 @@ func (l *loop) timeout() int {
 	if len(l.ready) > 0 {
 		return 0
 	}
-	at := l.timers.first()
-	if at == 0 || (l.resumeAt != 0 && l.resumeAt < at) {
-		at = l.resumeAt
+	at := earlier(l.timers.first(), l.resumeAt)
+	if len(l.spares) > 0 {
+		at = earlier(at, l.spareUsed+spareLife)
 	}
 	if at == 0 {
 		return -1
 	}
 	return int(max(0, at-time.Since(l.epoch)+time.Millisecond-1) / time.Millisecond)
+}
+
+// earlier is the earlier of two times, of which 0 is none.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
 }
 
 // guarded runs f and survives its panic: a defect in the handling of one
@@ -240,6 +266,7 @@ func (l *loop) closeFDs() {
 	for _, p := range l.pipes {
 		p.close()
 	}
+	l.dropSpares()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
 }

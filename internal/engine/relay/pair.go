@@ -122,9 +122,6 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	p.set, p.listener = r.set.Load(), s.listener
 	p.clientAddr, p.started = compact(client), time.Now().UnixNano()
 	p.lastMove = l.now
-	if l.e.hooks.Record != nil {
-		p.local() // while there is a socket to ask
-	}
 	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
 	l.e.active.Add(1)
 	r.active.Add(1)
@@ -291,7 +288,7 @@ func (l *loop) passReset(p *pair, dead *side, why reason) {
 	}
 	l.release(&p.client)
 	l.release(&p.server)
-	l.closeSide(dead)
+	l.closeSide(p, dead)
 	p.endedBy = why
 	if unsent(other.fd) == 0 {
 		l.reset(p)
@@ -307,7 +304,7 @@ func (l *loop) reset(p *pair) {
 	for _, s := range []*side{&p.client, &p.server} {
 		if s.fd >= 0 {
 			resetOnClose(s.fd)
-			l.closeSide(s)
+			l.closeSide(p, s)
 		}
 	}
 	l.finish(p)
@@ -322,7 +319,10 @@ func (l *loop) abort(p *pair, why reason) {
 	l.reset(p)
 }
 
-func (l *loop) closeSide(s *side) {
+func (l *loop) closeSide(p *pair, s *side) {
+	if s == &p.client && l.wants(true) {
+		p.local() // while there is a socket to ask
+	}
 	l.closeLater(s.fd)
 	s.fd = -1
 }
@@ -354,14 +354,20 @@ func (l *loop) finish(p *pair) {
 	l.e.active.Add(-1)
 	p.state = stateFree
 	p.gen++
-	p.set, p.listener, p.to, p.trouble = nil, nil, nil, nil
+	p.to, p.trouble = nil, nil
 	l.free = append(l.free, p.slot)
 	l.e.roomMade()
 }
 
+// wants tells whether records of starts, or of ends, are of use.
+func (l *loop) wants(end bool) bool {
+	h := &l.e.hooks
+	return h.Record != nil && (h.Wants == nil || h.Wants(end))
+}
+
 // record reports the start or the end of p.
 func (l *loop) record(p *pair, end bool) {
-	if l.e.hooks.Record == nil {
+	if !l.wants(end) {
 		return
 	}
 	r := &engine.Record{

@@ -52,22 +52,32 @@ func (p *pipe) close() {
 	closeFD(p.w)
 }
 
-// pipe lends an empty pipe; nil when there is no fd for one. Pipes take what
-// connections leave, and a part of the reserve, so that checks, names and the
-// control socket always have descriptors.
+// takeFDs counts n more descriptors that make things faster, if there is room
+// for them: they get what connections leave, and a part of the reserve, so that
+// checks, names and the control socket always have some.
+func (e *Engine) takeFDs(n int) bool {
+	if 2*e.active.Load()+e.extra.Add(int64(n)) > e.room.Load() {
+		e.giveFDs(n)
+		return false
+	}
+	return true
+}
+
+func (e *Engine) giveFDs(n int) { e.extra.Add(-int64(n)) }
+
+// pipe lends an empty pipe; nil when there are no descriptors for one.
 func (l *loop) pipe() *pipe {
 	if n := len(l.pipes); n > 0 {
 		p := l.pipes[n-1]
 		l.pipes = l.pipes[:n-1]
 		return p
 	}
-	if 2*(l.e.active.Load()+l.e.pipes.Add(1)) > l.e.room.Load() {
-		l.e.pipes.Add(-1)
+	if !l.e.takeFDs(2) {
 		return nil
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		l.e.pipes.Add(-1)
+		l.e.giveFDs(2)
 		return nil
 	}
 	p := &pipe{r: int32(fds[0]), w: int32(fds[1]), size: bufferSize}
@@ -88,5 +98,5 @@ func (l *loop) givePipe(p *pipe) {
 		return
 	}
 	p.close()
-	l.e.pipes.Add(-1)
+	l.e.giveFDs(2)
 }

@@ -33,8 +33,10 @@ func (l *loop) progress(p *pair) {
 		return
 	}
 	if p.client.finSent && p.server.finSent {
-		l.closeSide(&p.client)
-		l.closeSide(&p.server)
+		l.closeSide(p, &p.client)
+		if !l.recycle(p) {
+			l.closeSide(p, &p.server)
+		}
 		l.finish(p)
 		return
 	}
@@ -67,10 +69,10 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 			continue
 		}
 		if from.eof {
-			if !to.finSent {
+			if !to.finSent && !(to.eof && from.finSent) { // else both are closed next, which does as well
 				shutdownWrite(to.fd)
-				to.finSent = true
 			}
+			to.finSent = true
 			return false
 		}
 		if !from.readable {
@@ -156,7 +158,7 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	// Splice also returns 0 at urgent data. Only a read tells the end.
 	if !spliced || (n == 0 && e == 0) {
 		spliced = false
-		n, e = read(from.fd, l.scratch)
+		n, e = receive(from.fd, l.scratch)
 	}
 	switch {
 	case e == unix.EAGAIN:

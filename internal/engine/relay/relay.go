@@ -37,6 +37,11 @@ type Options struct {
 	Hooks engine.Hooks
 	Log   *slog.Logger // nil: silent
 	Loops int          // 0: one for each CPU that Go uses
+
+	// Dedicated says that GOMAXPROCS exceeds Loops: a loop may then keep a
+	// processor of Go's for itself while connections are busy. Else it gives
+	// way to other goroutines within a millisecond.
+	Dedicated bool
 }
 
 // Engine is the relay. It implements engine.Engine.
@@ -44,12 +49,13 @@ type Engine struct {
 	hooks engine.Hooks
 	log   *slog.Logger
 	loops []*loop
+	keepP time.Duration // see loop.wait
 	done  sync.WaitGroup
 
 	active       atomic.Int64  // connections now
 	limit        atomic.Int64  // how many there may be
-	room         atomic.Int64  // descriptors for connections and pipes
-	pipes        atomic.Int64  // open now
+	room         atomic.Int64  // descriptors for connections, pipes and spare sockets
+	extra        atomic.Int64  // those of pipes and spare sockets
 	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
 	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64
@@ -77,7 +83,10 @@ func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
 		o.Loops = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{hooks: o.Hooks, log: o.Log, listeners: map[address]*listener{}}
+	e := &Engine{hooks: o.Hooks, log: o.Log, keepP: shared, listeners: map[address]*listener{}}
+	if o.Dedicated {
+		e.keepP = dedicated
+	}
 	for i := range o.Loops {
 		l, err := newLoop(e, i)
 		if err != nil {

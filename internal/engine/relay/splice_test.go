@@ -1,29 +1,13 @@
 package relay
 
-import (
-	"context"
-	"fmt"
-	"testing"
-)
+import "testing"
 
 // TestFastPath: a stream that keeps moving goes through splice and not through
 // user space; small messages go the other way.
 func TestFastPath(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q}}", addr, echoServer(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.Apply(context.Background(), p); err != nil {
-		t.Fatal(err)
-	}
+	l, addr := single(t, echoServer(t))
 	counts := func() (spliced, copied uint64) {
-		e.loops[0].call(func() { spliced, copied = e.loops[0].spliced, e.loops[0].copied })
+		l.call(func() { spliced, copied = l.spliced, l.copied })
 		return spliced, copied
 	}
 
@@ -46,7 +30,7 @@ func TestFastPath(t *testing.T) {
 	if s, c := counts(); s != spliced || c-copied != 2*101*64 {
 		t.Errorf("of 101 pings of 64 bytes each way %d were spliced and %d copied", s-spliced, c-copied)
 	}
-	if l := e.loops[0]; len(l.pipes) > keepPipes {
+	if len(l.pipes) > keepPipes {
 		t.Errorf("%d pipes are kept", len(l.pipes))
 	}
 }

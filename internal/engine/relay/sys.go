@@ -16,6 +16,12 @@ func read(fd int32, p []byte) (int, unix.Errno) {
 	return int(n), e
 }
 
+// receive is read for sockets: it skips what the kernel does for files.
+func receive(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), e
+}
+
 // write never raises SIGPIPE: Go ignores it on all descriptors above 2.
 func write(fd int32, p []byte) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
@@ -109,16 +115,9 @@ func (h hostPort) full() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(h.addr).Unmap(), h.port)
 }
 
-// connect starts a connect on a new non-blocking socket.
-func connect(to netip.AddrPort, o sockOptions) (int32, unix.Errno) {
-	a := to.Addr()
-	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(a)), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if e != 0 {
-		return -1, e
-	}
-	fd := int32(n)
-	o.apply(int(fd))
-	if a.Is4() {
+// connect starts a connect of a non-blocking socket.
+func connect(fd int32, to netip.AddrPort) (e unix.Errno) {
+	if a := to.Addr(); a.Is4() {
 		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
 		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
 		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
@@ -127,11 +126,10 @@ func connect(to netip.AddrPort, o sockOptions) (int32, unix.Errno) {
 		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
 		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 	}
-	if e != 0 && e != unix.EINPROGRESS {
-		closeFD(fd)
-		return -1, e
+	if e == unix.EINPROGRESS {
+		return 0
 	}
-	return fd, 0
+	return e
 }
 
 // isShortage tells errors of this machine from errors of the server.
