@@ -325,11 +325,12 @@ func (b *builder) circles(p *Plan) {
 	}
 	var edges []edge
 	next := make([][]int, len(p.Routes))
+	at := b.byPort()
 	for i := range b.file.Routes {
 		for j := range b.file.Routes[i].To {
 			s := &b.file.Routes[i].To[j]
-			if l, found := b.arrives(p.Routes[i], s.Target.V); found {
-				edges = append(edges, edge{i, l.route, s, l})
+			if l := at.arrives(p.Routes[i], s.Target.V); l != nil {
+				edges = append(edges, edge{i, l.route, s, *l})
 				next[i] = append(next[i], l.route)
 			}
 		}
@@ -356,33 +357,52 @@ func reaches(next [][]int, from, to int) bool {
 	return visit(from)
 }
 
-// arrives is the route's listener at which connections from r to t would come
-// back in.
-func (b *builder) arrives(r *Route, t config.Target) (listener, bool) {
+// portIndex are the routes' listeners by port: of a thousand routes each is to
+// be looked up, and not compared with all others.
+type portIndex map[int][]*listener
+
+func (b *builder) byPort() portIndex {
+	at := portIndex{}
+	for i := range b.listeners {
+		l := &b.listeners[i]
+		if l.route < 0 || l.pos == (config.Pos{}) || (l.Interface != "" && l.Interface != "lo") {
+			continue
+		}
+		for port := int(l.From); port <= int(l.To); port++ {
+			at[port] = append(at[port], l)
+		}
+	}
+	return at
+}
+
+// arrives is the listener at which connections from r to t would come back in,
+// or nil.
+func (at portIndex) arrives(r *Route, t config.Target) *listener {
 	a, err := netip.ParseAddr(t.Host)
 	if err != nil {
-		return listener{}, false
+		return nil
 	}
-	for _, l := range b.listeners {
-		for _, from := range r.Listen {
-			if l.route >= 0 && l.reachedBy(a, t, from) {
-				return l, true
+	for _, from := range r.Listen {
+		lo, hi := int(t.Port), int(t.Port)
+		if t.Port == 0 {
+			lo, hi = int(from.From)+t.Shift, int(from.To)+t.Shift
+		}
+		for port := lo; port <= hi; port++ {
+			for _, l := range at[port] {
+				if l.reachedBy(a) {
+					return l
+				}
 			}
 		}
 	}
-	return listener{}, false
+	return nil
 }
 
-// reachedBy tells whether a connection that came in on from and goes to t, at
-// address a, would arrive at l.
-func (l listener) reachedBy(a netip.Addr, t config.Target, from Listen) bool {
-	local := a.IsLoopback() || a.IsUnspecified()
-	if l.pos == (config.Pos{}) || (l.Addr.IsValid() && l.Addr != a) || (!l.Addr.IsValid() && !local) || (l.Interface != "" && l.Interface != "lo") {
-		return false
+// reachedBy tells whether a connection of this host's to a arrives at l, if the
+// port does.
+func (l *listener) reachedBy(a netip.Addr) bool {
+	if l.Addr.IsValid() {
+		return l.Addr == a
 	}
-	lo, hi := int(t.Port), int(t.Port)
-	if t.Port == 0 {
-		lo, hi = int(from.From)+t.Shift, int(from.To)+t.Shift
-	}
-	return lo <= int(l.To) && int(l.From) <= hi
+	return a.IsLoopback() || a.IsUnspecified()
 }

@@ -65,21 +65,18 @@ func listen(a address, n int, o sockOptions, ours bool) (*listener, error) {
 			return nil, notYet{fmt.Errorf("there is no interface %s", a.dev)}
 		}
 	}
-	// SO_REUSEPORT would let us share the port with any other process of this
-	// user that set it too, such as a second midspan. A socket without it
-	// tells.
-	if !ours {
-		fd, err := bound(a, false)
-		if err != nil {
-			return nil, explain(err, a)
-		}
-		unix.Close(fd)
-	}
 	ln := &listener{address: a, options: o, ifindex: index}
-	for range n {
-		fd, err := bound(a, true)
+	for i := range n {
+		// SO_REUSEPORT would let us share the port with any other process of
+		// this user that set it too, such as a second midspan. So the first
+		// socket is bound without it.
+		alone := i == 0 && !ours
+		fd, err := bound(a, !alone)
 		if err == nil {
 			ln.fds = append(ln.fds, fd)
+			if alone {
+				setsockopt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}
 			o.apply(fd)
 			err = unix.Listen(fd, backlog)
 		}

@@ -108,7 +108,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	defer e.mu.Unlock()
 	want := wanted(p)
 	e.forgetDead()
-	opened, pending, err := e.open(want)
+	opened, pending, err := e.open(slices.Clone(want))
 	if err != nil {
 		for _, ln := range opened {
 			ln.closeSockets()
@@ -167,29 +167,54 @@ func wanted(p *plan.Plan) []want {
 
 // open makes the sockets that are wanted and not there. Those made are
 // returned also when it fails, for the caller to close.
-func (e *Engine) open(want []want) (map[address]*listener, []engine.Pending, error) {
+func (e *Engine) open(all []want) (map[address]*listener, []engine.Pending, error) {
+	missing := slices.DeleteFunc(all, func(w want) bool { return e.listeners[w.address] != nil })
 	opened := map[address]*listener{}
 	var pending []engine.Pending
 	var errs []error
-	for _, w := range want {
-		if e.listeners[w.address] != nil {
-			continue
-		}
-		ln, err := listen(w.address, len(e.loops), optionsOf(w.route), e.holdsPort(w.port))
-		var missing notYet
+	for i, r := range e.listenAll(missing) {
+		w := missing[i]
+		var soon notYet
 		switch {
-		case errors.As(err, &missing), err != nil && e.waits(w):
-			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: err.Error()})
-		case err != nil:
-			errs = append(errs, fmt.Errorf("route %q: cannot listen on %s: %w", w.route.Name, w.address, err))
-			if errors.Is(err, unix.EMFILE) {
-				return opened, nil, errors.Join(errs...) // all that follow would fail alike
-			}
+		case r.listener != nil:
+			opened[w.address] = r.listener
+		case r.err == nil: // not tried: an error before would have been its own
+		case errors.As(r.err, &soon), e.waits(w):
+			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: r.err.Error()})
 		default:
-			opened[w.address] = ln
+			errs = append(errs, fmt.Errorf("route %q: cannot listen on %s: %w", w.route.Name, w.address, r.err))
 		}
 	}
 	return opened, pending, errors.Join(errs...)
+}
+
+// result is what became of a want; neither: it was not tried.
+type result struct {
+	*listener
+	err error
+}
+
+// listenAll opens listeners on all processors, for a thousand of them take a
+// while. It stops when this process may have no more files.
+func (e *Engine) listenAll(ws []want) []result {
+	results := make([]result, len(ws))
+	var next atomic.Int64
+	var full atomic.Bool
+	var workers sync.WaitGroup
+	for range min(len(ws), runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(ws) && !full.Load(); i = int(next.Add(1)) - 1 {
+				w := ws[i]
+				ln, err := listen(w.address, len(e.loops), optionsOf(w.route), e.holdsPort(w.port))
+				results[i] = result{ln, err}
+				if errors.Is(err, unix.EMFILE) {
+					full.Store(true)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return results
 }
 
 // waits tells whether w was pending before. What keeps it from being opened now
