@@ -157,6 +157,7 @@ type Settings struct {
 	UserTimeout    Field[OffOr[time.Duration]]
 	Keepalive      Keepalive
 	Check          Check
+	Warm           Field[int]
 	MaxConnections Field[int]
 }
 

@@ -73,6 +73,7 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 			switchable(duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
 			func(s *S) *Keepalive { return &in(s).Keepalive }),
 		embed("check", "How servers are tested. Default: off; failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
+		field("warm", "Connections to keep ready to each address of a server, so that a client's need not wait for a handshake. Only for protocols in which the client speaks first. Default: 0.", integer("number of connections", 0, 1000), func(s *S) *Field[int] { return &in(s).Warm }),
 		field("max_connections", "Connections at one time on the route; more wait in the listen queue.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
 	}
 }

@@ -137,6 +137,7 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		IdleTimeout:    pickOff(s.IdleTimeout, d.IdleTimeout, 0),
 		FinTimeout:     pickOff(s.FinTimeout, d.FinTimeout, defaultFinTimeout),
 		Keepalive:      keepalive(s.Keepalive, d.Keepalive),
+		Warm:           pick(s.Warm, d.Warm, 0),
 		MaxConnections: pick(s.MaxConnections, d.MaxConnections, 0),
 	}
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
@@ -145,9 +146,21 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
+	b.warm(c, r)
 	r.Check = b.check(c, r)
 	b.warnRoute(c, r)
 	return r
+}
+
+// warm refuses what would break a promise: connections that wait for a client
+// are none that max_connections counts.
+func (b *builder) warm(c *config.Route, r *Route) {
+	for i, s := range r.Servers {
+		if r.Warm > 0 && s.MaxConnections > 0 {
+			b.problems.Addf(c.To[i].MaxConnections.Pos, "route %q: max_connections of server %s does not count the %d connections that `warm` keeps ready; leave one of the two out",
+				r.Name, s.Name, r.Warm)
+		}
+	}
 }
 
 // userTimeout keeps TCP_USER_TIMEOUT from cutting keepalive's probes short.

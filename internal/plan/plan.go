@@ -91,6 +91,7 @@ type Route struct {
 	IdleTimeout    Duration  `json:"idle_timeout"` // 0: off
 	FinTimeout     Duration  `json:"fin_timeout"`  // 0: off
 	UserTimeout    Duration  `json:"user_timeout"` // 0: the kernel's
+	Warm           int       `json:"warm"`         // connections kept ready to each address of a server
 	Keepalive      Keepalive `json:"keepalive"`
 	MaxConnections int       `json:"max_connections"` // 0: no limit of its own
 }

@@ -182,18 +182,18 @@ func mustJSON(t *testing.T, v any) []byte {
 // TestInheritance: a route's settings win over the defaults', one by one.
 func TestInheritance(t *testing.T) {
 	p := mustNew(t, `
-defaults: {balance: source, idle_timeout: 1h, keepalive: off, check: {http: /d, every: 9s}, max_connections: 9}
+defaults: {balance: source, idle_timeout: 1h, keepalive: off, check: {http: /d, every: 9s}, warm: 3, max_connections: 9}
 routes:
   a: {listen: 80, to: h:81}
-  b: {listen: 81, to: h:81, balance: first, idle_timeout: off, keepalive: 30s, check: tcp, max_connections: 5}
+  b: {listen: 81, to: h:81, balance: first, idle_timeout: off, keepalive: 30s, check: tcp, warm: 0, max_connections: 5}
   c: {listen: 82, to: h:81, check: {every: 1s}}
   d: {listen: 83, to: h:81, check: off}
 `)
 	a, b, c, d := p.Routes[0], p.Routes[1], p.Routes[2], p.Routes[3]
-	if a.Balance != Source || a.IdleTimeout.D() != time.Hour || !a.Keepalive.Off || a.Check.Kind != CheckHTTP || a.Check.Path != "/d" || a.Check.Every.D() != 9*time.Second || a.MaxConnections != 9 {
+	if a.Balance != Source || a.IdleTimeout.D() != time.Hour || !a.Keepalive.Off || a.Check.Kind != CheckHTTP || a.Check.Path != "/d" || a.Check.Every.D() != 9*time.Second || a.Warm != 3 || a.MaxConnections != 9 {
 		t.Errorf("a: %+v", a)
 	}
-	if b.Balance != First || b.IdleTimeout != 0 || b.Keepalive.Off || b.Keepalive.Idle.D() != 30*time.Second || b.Check.Kind != CheckTCP || b.Check.Every.D() != 9*time.Second || b.MaxConnections != 5 {
+	if b.Balance != First || b.IdleTimeout != 0 || b.Keepalive.Off || b.Keepalive.Idle.D() != 30*time.Second || b.Check.Kind != CheckTCP || b.Check.Every.D() != 9*time.Second || b.Warm != 0 || b.MaxConnections != 5 {
 		t.Errorf("b: %+v", b)
 	}
 	if c.Check.Kind != CheckHTTP || c.Check.Every.D() != time.Second || c.Check.Timeout.D() != time.Second {

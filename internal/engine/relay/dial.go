@@ -71,6 +71,9 @@ func (l *loop) endDial(p *pair) {
 	l.dials = append(l.dials, d)
 }
 
+// serverEvents are asked for on a server's leg, from the connect on.
+const serverEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+
 // tryNext starts a connect to the next endpoint. When there is none, and none
 // is in flight, the client is reset at once: it must not wait for nothing.
 func (l *loop) tryNext(p *pair) {
@@ -89,6 +92,17 @@ func (l *loop) tryNext(p *pair) {
 			l.attemptFailed(p, c, errCircle)
 			continue
 		}
+		if fd := l.takeWarm(p.set, c, to); fd >= 0 {
+			d.attempts = append(d.attempts, attempt{c, fd, l.now})
+			d.inFlight++
+			if e := l.control(unix.EPOLL_CTL_MOD, fd, serverEvents, p.slot, uint32(len(d.attempts)), p.gen); e == 0 {
+				l.connected(p, len(d.attempts)-1, unix.EPOLLOUT)
+				return
+			}
+			d.attempts[len(d.attempts)-1].fd = -1
+			d.inFlight--
+			l.closeLater(fd)
+		}
 		fd, op, e := l.socket(to, p.set.options)
 		if e == 0 {
 			if e = connect(fd, to); e != 0 {
@@ -97,7 +111,7 @@ func (l *loop) tryNext(p *pair) {
 		}
 		if e == 0 {
 			d.attempts = append(d.attempts, attempt{c, fd, l.now})
-			e = l.control(op, fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p.slot, uint32(len(d.attempts)), p.gen)
+			e = l.control(op, fd, serverEvents, p.slot, uint32(len(d.attempts)), p.gen)
 			if e == 0 {
 				d.inFlight++
 				d.hedge = l.now + hedgeAfter(p.set.ConnectTimeout.D())

@@ -42,6 +42,7 @@ type loop struct {
 	scratch   []byte
 	buffers   []*buffer
 	pipes     []*pipe
+	warm      warm
 	spares    []spare
 	spareUsed time.Duration // loop time when one was last put or taken
 	spliced   uint64        // bytes read by splice
@@ -61,6 +62,7 @@ const (
 	whichClient   = 0 // 1 and up: the n-th attempt to reach a server
 	whichListener = 1<<whichBits - 1
 	whichWake     = 1<<whichBits - 2
+	whichWarm     = 1<<whichBits - 3
 	maxAttempts   = 64
 	maxSlots      = 1 << (31 - whichBits)
 )
@@ -105,6 +107,12 @@ func (l *loop) run() {
 			l.resume()
 		}
 		l.guarded(l.runReady)
+		if len(l.warm.lacking) > 0 {
+			l.guarded(l.replaceWarm)
+		}
+		if l.warm.tendAt != 0 && l.warm.tendAt <= l.now {
+			l.guarded(l.tend)
+		}
 		l.closeNow()
 		if len(l.spares) > 0 && l.now >= l.spareUsed+spareLife {
 			l.dropSpares()
@@ -133,7 +141,7 @@ const (
 // at once afterwards. Where nobody waits for the CPU it costs nothing.
 func (l *loop) wait() int {
 	timeout := l.timeout()
-	if l.spliced != l.yielded {
+	if timeout != 0 && l.spliced != l.yielded {
 		l.yielded = l.spliced
 		yield()
 	}
@@ -157,7 +165,7 @@ func (l *loop) timeout() int {
 	if len(l.ready) > 0 {
 		return 0
 	}
-	at := earlier(l.timers.first(), l.resumeAt)
+	at := earlier(earlier(l.timers.first(), l.resumeAt), l.warm.tendAt)
 	if len(l.spares) > 0 {
 		at = earlier(at, l.spareUsed+spareLife)
 	}
@@ -206,6 +214,10 @@ func (l *loop) handleBatch() {
 		case whichListener:
 			if s := l.listeners[slot]; s != nil {
 				l.acceptFrom(s)
+			}
+		case whichWarm:
+			if w := l.warm.conns[slot]; w != nil && w.gen == uint32(ev.Pad) {
+				l.onWarm(w, ev.Events)
 			}
 		default:
 			if p := l.pairAt(slot); p.gen == uint32(ev.Pad) && p.state != stateFree {
@@ -276,6 +288,7 @@ func (l *loop) closeFDs() {
 		p.close()
 	}
 	l.dropSpares()
+	l.closeWarm()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
 }

@@ -67,6 +67,7 @@ type Engine struct {
 	routes    []*route   // in the order of the plan, then the removed ones
 	listeners map[address]*listener
 	pending   []engine.Pending
+	warm      bool // a route has warm connections
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -143,6 +144,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	}
 	e.own.Store(newOwnListeners(e.listeners, e.routes))
 	e.enlist(opened)
+	e.setWarm(p, byName)
 	change.Removed = append(moved, e.closeUnwanted(want)...)
 	return change, nil
 }
@@ -325,6 +327,24 @@ func (e *Engine) closeUnwanted(want []want) []string {
 	slices.Sort(names)
 	e.discard(gone)
 	return names
+}
+
+// setWarm tells the loops which routes have connections to servers ready. A
+// route that does not listen needs none.
+func (e *Engine) setWarm(p *plan.Plan, byName map[string]*route) {
+	var routes []*route
+	for _, r := range p.Routes {
+		if r.Warm > 0 && len(r.Listen) > 0 {
+			routes = append(routes, byName[r.Name])
+		}
+	}
+	if len(routes) == 0 && !e.warm {
+		return
+	}
+	e.warm = len(routes) > 0
+	for _, l := range e.loops {
+		l.call(func() { l.useWarm(routes) })
+	}
 }
 
 // setLimits works out how many connections there may be: the plan's number, as

@@ -1,0 +1,233 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// guests is a server that counts its connections.
+type guests struct {
+	addr     string
+	accepted atomic.Int64
+	mu       sync.Mutex
+	open     map[net.Conn]bool
+}
+
+func newGuests(t *testing.T, serve func(net.Conn)) *guests {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	g := &guests{addr: ln.Addr().String(), open: map[net.Conn]bool{}}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			g.mu.Lock()
+			g.open[c] = true
+			g.mu.Unlock()
+			g.accepted.Add(1)
+			go func() {
+				serve(c)
+				g.mu.Lock()
+				delete(g.open, c)
+				g.mu.Unlock()
+				c.Close()
+			}()
+		}
+	}()
+	return g
+}
+
+func (g *guests) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.open)
+}
+
+func (g *guests) closeAll() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.open {
+		c.Close()
+	}
+}
+
+func echo(c net.Conn) { _, _ = io.Copy(c, c) }
+
+func eventually(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !happened(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
+
+// warmed is an engine of two loops that keeps four connections to a server.
+func warmed(t *testing.T, to string, log *slog.Logger) (e *Engine, addr string) {
+	t.Helper()
+	e, err := New(Options{Loops: 2, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	addr = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	warmApply(t, e, warmText(addr, to, 4))
+	return e, addr
+}
+
+func warmText(addr, to string, n int) string {
+	return fmt.Sprintf("routes: {r: {listen: %q, to: %q, warm: %d}}", addr, to, n)
+}
+
+func warmApply(t *testing.T, e *Engine, text string) {
+	t.Helper()
+	p, err := planFor(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Apply(context.Background(), p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWarm: a client gets a connection that is there already, and it is replaced.
+func TestWarm(t *testing.T) {
+	g := newGuests(t, echo)
+	e, addr := warmed(t, g.addr, nil)
+	eventually(t, "four connections are ready", func() bool { return g.count() == 4 })
+	if s := e.Status(); s.Connections != 0 || s.Routes[0].Endpoints[0].Active != 0 {
+		t.Errorf("warm connections are counted as connections: %+v", s)
+	}
+	var clients []net.Conn
+	for i := range 6 {
+		c := ping(t, addr)
+		defer c.Close()
+		clients = append(clients, c)
+		eventually(t, "there are four more than clients", func() bool { return g.count() == 4+i+1 })
+	}
+	for _, c := range clients {
+		if err := exchange(c); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	eventually(t, "those of the clients have ended", func() bool { return g.count() == 4 })
+	if got := e.Status().Routes[0].Endpoints[0].Connects; got != 6 {
+		t.Errorf("%d connects counted, want those of 6 clients", got)
+	}
+
+	g.closeAll()
+	eventually(t, "those that the server ended are replaced", func() bool { return g.accepted.Load() >= 14 && g.count() == 4 })
+	ping(t, addr).Close()
+
+	warmApply(t, e, warmText(addr, g.addr, 0))
+	eventually(t, "none are kept when none are wanted", func() bool { return g.count() == 0 })
+	eventually(t, "all descriptors are given back", func() bool { return e.extra.Load() <= 1 }) // a spare socket
+	ping(t, addr).Close()
+}
+
+// TestWarmDrain: a route that no longer listens needs no connections ready, and
+// an engine that is closed leaves none.
+func TestWarmDrain(t *testing.T) {
+	g := newGuests(t, echo)
+	e, addr := warmed(t, g.addr, nil)
+	eventually(t, "four connections are ready", func() bool { return g.count() == 4 })
+	p, err := planFor(warmText(addr, g.addr, 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Apply(context.Background(), p.WithoutListeners()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "none are kept in a drain", func() bool { return g.count() == 0 })
+	warmApply(t, e, warmText(addr, g.addr, 2))
+	eventually(t, "two connections are ready", func() bool { return g.count() == 2 })
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "none are left", func() bool { return g.count() == 0 })
+}
+
+// TestWarmMoves: connections to an address that is no server's any more go.
+func TestWarmMoves(t *testing.T) {
+	before, after := newGuests(t, echo), newGuests(t, echo)
+	e, addr := warmed(t, before.addr, nil)
+	eventually(t, "four connections are ready", func() bool { return before.count() == 4 })
+	warmApply(t, e, warmText(addr, after.addr, 4))
+	eventually(t, "they have moved", func() bool { return before.count() == 0 && after.count() == 4 })
+	n := before.accepted.Load()
+	for range 8 {
+		ping(t, addr).Close()
+	}
+	if before.accepted.Load() != n {
+		t.Error("a client reached the former server")
+	}
+}
+
+// TestWarmServerFirst: with a server that speaks first it is said that this is
+// of no use, and clients get what they would get without.
+func TestWarmServerFirst(t *testing.T) {
+	g := newGuests(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "hello\n")
+		echo(c)
+	})
+	var said lockedBuffer
+	_, addr := warmed(t, g.addr, slog.New(slog.NewTextHandler(&said, nil)))
+	eventually(t, "it is said", func() bool { return strings.Contains(said.String(), "speaks before its client") })
+	for range 5 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second)) // it cannot fail on an open socket
+		b := make([]byte, 6)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello\n" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+}
+
+// TestWarmNoServer: what cannot be reached is asked for again, gently.
+func TestWarmNoServer(t *testing.T) {
+	g := newGuests(t, echo)
+	port := freePort(t)
+	e, addr := warmed(t, fmt.Sprintf("127.0.0.1:%d", port), nil)
+	time.Sleep(1200 * time.Millisecond) // more than one attempt
+	if n := e.extra.Load(); n != 0 {
+		t.Errorf("%d descriptors are held for a server that is not there", n)
+	}
+	warmApply(t, e, warmText(addr, g.addr, 4))
+	eventually(t, "four connections are ready", func() bool { return g.count() == 4 })
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
