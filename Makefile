@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test e2e lint fuzz clean
+.PHONY: help demo build test e2e bench lint fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,11 @@ test: lint ## lint, unit tests, behaviour suite; under 6 minutes
 
 e2e: build ## real databases, web servers and long runs; needs what .ci/run installs
 	cd e2e && go vet ./... && go test -count=1 -timeout 40m $(TESTFLAGS) ./...
+	cd bench && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
 	$(MAKE) fuzz
+
+bench: build ## beside HAProxy, nginx, iptables and others, 25 minutes; BENCH=quick: 2
+	@cd bench && go run . $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@go list ./... | while read -r pkg; do \
@@ -37,4 +41,4 @@ lint: ## gofumpt, go vet, staticcheck
 	@go tool staticcheck ./...
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin bench/results-quick

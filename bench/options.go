@@ -1,0 +1,197 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"midspan/bench/peer"
+)
+
+// options are what the command line asks for.
+type options struct {
+	rounds    int
+	window    time.Duration
+	warmup    time.Duration
+	quick     bool
+	check     bool
+	out       string
+	peers     []*peer.Peer
+	workloads []workload
+	left      []string // what is not there and was not asked for
+}
+
+// quickPeers take part in a quick run.
+var quickPeers = []string{"direct", "haproxy", "haproxy-splice", "nginx-64k"}
+
+// build is a value of the flag --midspan.
+type build struct {
+	name, path string
+	env        []string
+}
+
+// parseBuild reads PATH, or NAME=PATH[,ENV=VALUE...].
+func parseBuild(text string) (build, error) {
+	words := strings.Split(text, ",")
+	b := build{name: "midspan", path: words[0], env: words[1:]}
+	if name, path, ok := strings.Cut(words[0], "="); ok {
+		b.name, b.path = name, path
+	}
+	for _, e := range b.env {
+		if !strings.Contains(e, "=") {
+			return b, fmt.Errorf("%q in %q is no NAME=VALUE", e, text)
+		}
+	}
+	if b.name == "" || b.path == "" {
+		return b, fmt.Errorf("%q is neither PATH nor NAME=PATH[,ENV=VALUE...]", text)
+	}
+	var err error
+	b.path, err = filepath.Abs(b.path) // processes start in other directories
+	return b, err
+}
+
+func parseOptions(args []string, getenv func(string) string) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := f.String("only", "", "workloads, separated by commas (default all): "+strings.Join(names(workloads()), ", "))
+	peers := f.String("peers", "", "peers, separated by commas (default all): "+strings.Join(peerNames(peer.All()), ", ")+", midspan")
+	seconds := f.Float64("seconds", 0, "what a run is measured for (default 1.2; quick 0.6)")
+	f.IntVar(&o.rounds, "rounds", 0, "how often each run is made (default 7; quick 2)")
+	f.BoolVar(&o.quick, "quick", getenv("BENCH") == "quick", "few peers, workloads and rounds; also BENCH=quick")
+	f.BoolVar(&o.check, "check", false, "measure nothing: check every byte by its SHA-256, both ways, through every peer")
+	f.StringVar(&o.out, "out", "", "directory for results.json, results.md and results.svg (default this one; quick results-quick)")
+	var builds []build
+	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds", func(text string) error {
+		b, err := parseBuild(text)
+		builds = append(builds, b)
+		return err
+	})
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("%q is no flag; see -h", f.Arg(0))
+	}
+	o.defaults(*seconds)
+	return o, errors.Join(o.choosePeers(*peers, builds), o.chooseWorkloads(*only))
+}
+
+func (o *options) defaults(seconds float64) {
+	if o.rounds <= 0 {
+		o.rounds = 7
+		if o.quick {
+			o.rounds = 2
+		}
+	}
+	if seconds <= 0 {
+		seconds = 1.2
+		if o.quick {
+			seconds = 0.6
+		}
+	}
+	if o.out == "" {
+		o.out = "."
+		if o.quick { // those are not to replace the committed ones
+			o.out = "results-quick"
+		}
+	}
+	o.window = time.Duration(seconds * float64(time.Second))
+	o.warmup = min(300*time.Millisecond, o.window)
+}
+
+// choosePeers keeps the fixed order. Builds that were given take part in any
+// case, but the default one only when it is wanted.
+func (o *options) choosePeers(list string, builds []build) error {
+	wanted := split(list)
+	all := list == ""
+	if all && o.quick {
+		wanted, all = append(quickPeers, "midspan"), false
+	}
+	var given []string
+	for _, b := range builds {
+		given = append(given, b.name)
+	}
+	if !slices.Contains(given, "midspan") && (slices.Contains(wanted, "midspan") || all) {
+		b, err := parseBuild("../bin/midspan")
+		if err != nil {
+			return err
+		}
+		builds = append(builds, b)
+	}
+	known := peer.All()
+	for _, b := range builds {
+		known = append(known, peer.Build(b.name, b.path, b.env))
+	}
+	for _, p := range known {
+		if p.Optional && all && p.Missing() != nil {
+			o.left = append(o.left, p.Name)
+			continue
+		}
+		if all || slices.Contains(wanted, p.Name) || slices.Contains(given, p.Name) {
+			o.peers = append(o.peers, p)
+		}
+	}
+	return unknown("peer", wanted, peerNames(known))
+}
+
+func (o *options) chooseWorkloads(list string) error {
+	wanted := split(list)
+	for _, w := range workloads() {
+		if slices.Contains(wanted, w.Name) || list == "" && (w.quick || !o.quick) {
+			o.workloads = append(o.workloads, w)
+		}
+	}
+	return unknown("workload", wanted, names(workloads()))
+}
+
+// missing tells what has to be installed, or left out; there is a place for the
+// results when nothing is.
+func (o *options) missing() error {
+	var errs []error
+	for _, p := range o.peers {
+		if err := p.Missing(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
+		}
+	}
+	if len(errs) > 0 {
+		errs = append(errs, errors.New("or leave them out, with --peers"))
+	}
+	if err := errors.Join(errs...); err != nil || o.check {
+		return err
+	}
+	return os.MkdirAll(o.out, 0o755)
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func unknown(what string, wanted, known []string) error {
+	for _, w := range wanted {
+		if !slices.Contains(known, w) {
+			return fmt.Errorf("no %s is called %q; there are %s", what, w, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
+
+func names(list []workload) []string {
+	var all []string
+	for _, w := range list {
+		all = append(all, w.Name)
+	}
+	return all
+}
+
+func peerNames(list []*peer.Peer) []string {
+	var all []string
+	for _, p := range list {
+		all = append(all, p.Name)
+	}
+	return all
+}

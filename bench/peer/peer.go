@@ -1,0 +1,214 @@
+// Package peer knows the forwarders that are put beside each other: what each
+// needs, its configuration, and how it is started and told of a change.
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"midspan/bench/lab"
+)
+
+// Route is a port of the forwarder that leads to the target.
+type Route struct {
+	Port int
+	To   string // address and port
+}
+
+// Listen is where clients connect to.
+func (r Route) Listen() string { return fmt.Sprintf("%s:%d", lab.ForwarderIP, r.Port) }
+
+// Limits are what a forwarder must be able to carry; its configuration says so
+// where its defaults do not.
+type Limits struct{ Conns int }
+
+// Kind is what sort of thing a peer is.
+type Kind int
+
+// The kinds of peers.
+const (
+	None   Kind = iota // the client reaches the target without a forwarder
+	Kernel             // address translation
+	Proxy
+	Midspan
+)
+
+// Peer is one way to forward.
+type Peer struct {
+	Name, Title string
+	Kind        Kind
+	Family      string // variants of one program
+	Best        bool   // the variant that its manual recommends for this use
+	FDs         int    // open files for a connection; 0: none
+	Routes      bool   // can have many routes
+	Optional    bool   // may be missing
+
+	program string // found in the search path, or a path
+	remedy  string // what brings it
+	needs   []need // files beside it
+	version []string
+	env     []string
+
+	file     string // name of the configuration
+	config   func([]Route, Limits) string
+	args     []string // when empty the peer is no process
+	apply    func(*lab.Lab, []Route) error
+	extend   func(*lab.Lab, Route) error // adds a route to a peer that is no process
+	reload   os.Signal
+	troubles func(*Running) error
+}
+
+type need struct{ file, remedy string }
+
+// Missing is nil when all is there that p needs, and says what is not.
+func (p *Peer) Missing() error {
+	var errs []error
+	if p.program != "" {
+		if _, err := p.path(); err != nil {
+			errs = append(errs, missing(p.program, p.remedy))
+		}
+	}
+	for _, n := range p.needs {
+		if _, err := os.Stat(n.file); err != nil {
+			errs = append(errs, missing(n.file, n.remedy))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func missing(what, remedy string) error {
+	if remedy == "" {
+		return fmt.Errorf("%s is missing", what)
+	}
+	return fmt.Errorf("%s is missing: %s", what, remedy)
+}
+
+// path finds the program; an ordinary user's search path may lack sbin.
+func (p *Peer) path() (string, error) {
+	path, err := exec.LookPath(p.program)
+	if err == nil {
+		return filepath.Abs(path)
+	}
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, p.program)); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}
+
+// Version is the first line of what the program says of itself.
+func (p *Peer) Version() (string, error) {
+	if len(p.version) == 0 {
+		return "", nil
+	}
+	path, err := p.path()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command(path, p.version...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", p.program, strings.Join(p.version, " "), err, out)
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return strings.TrimSpace(line), nil
+}
+
+// Config is what p runs with.
+func (p *Peer) Config(routes []Route, limits Limits) string {
+	if p.config == nil {
+		return ""
+	}
+	return p.config(routes, limits)
+}
+
+// Addr is what the client connects to for a route.
+func (p *Peer) Addr(r Route) string {
+	if p.Kind == None {
+		return r.To
+	}
+	return r.Listen()
+}
+
+// Running is a peer at work in a lab.
+type Running struct {
+	Peer    *Peer
+	Proc    *lab.Proc // nil: it is no process
+	Started time.Time
+
+	lab    *lab.Lab
+	limits Limits
+}
+
+// Start starts p, and does not wait until it is ready.
+func (p *Peer) Start(l *lab.Lab, routes []Route, limits Limits) (*Running, error) {
+	r := &Running{Peer: p, Started: time.Now(), lab: l, limits: limits}
+	if p.apply != nil {
+		return r, p.apply(l, routes)
+	}
+	if len(p.args) == 0 {
+		return r, nil
+	}
+	if err := r.write(routes); err != nil {
+		return nil, err
+	}
+	program := p.program
+	if program == "" {
+		program = lab.Self
+	} else {
+		path, err := p.path()
+		if err != nil {
+			return nil, err
+		}
+		program = path
+	}
+	var err error
+	if r.Proc, err = l.Start(lab.Cmd{Program: program, Args: p.args, Env: p.env, In: l.Forwarder}); err != nil {
+		return nil, err
+	}
+	r.Started = r.Proc.Started
+	return r, nil
+}
+
+func (r *Running) write(routes []Route) error {
+	return os.WriteFile(filepath.Join(r.lab.Dir, r.Peer.file), []byte(r.Peer.config(routes, r.limits)), 0o644)
+}
+
+// CanExtend tells whether a route can be added while connections live on.
+func (r *Running) CanExtend() bool { return r.Peer.extend != nil || r.Peer.reload != nil }
+
+// Extend adds a route to those that it has, and returns when that began; it
+// does not wait until the route works.
+func (r *Running) Extend(routes []Route, added Route) (time.Time, error) {
+	if r.Peer.extend != nil {
+		began := time.Now()
+		return began, r.Peer.extend(r.lab, added)
+	}
+	if err := r.write(append(routes[:len(routes):len(routes)], added)); err != nil {
+		return time.Time{}, err
+	}
+	began := time.Now()
+	return began, r.Proc.Signal(r.Peer.reload)
+}
+
+// Ended tells that the peer's process has ended.
+func (r *Running) Ended() error {
+	if r.Proc == nil {
+		return nil
+	}
+	return r.Proc.Err()
+}
+
+// Err tells what went wrong at the peer: it has ended, or it counts connections
+// that it could not serve.
+func (r *Running) Err() error {
+	if err := r.Ended(); err != nil || r.Peer.troubles == nil {
+		return err
+	}
+	return r.Peer.troubles(r)
+}
