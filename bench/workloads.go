@@ -46,7 +46,7 @@ var (
 func workloads() []workload {
 	return []workload{
 		bulk("bulk1", "Bulk, 1 connection", 1, false), bulk("bulk8", "Bulk, 8 connections", 8, false),
-		bulk("mtu1", "Bulk in 1500-byte frames, 1 connection", 1, true), bulk("mtu8", "Bulk in 1500-byte frames, 8 connections", 8, true),
+		bulk("mtu1", "Bulk, 1500-byte frames, 1 conn.", 1, true), bulk("mtu8", "Bulk, 1500-byte frames, 8 conns.", 8, true),
 		shortConnections(), pingPong("pp1", 1), pingPong("pp64", 64), pingPong("pp512", 512), kafka(), tls(), idle(), manyRoutes(),
 	}
 }

@@ -84,17 +84,18 @@ func TestIdle5000(t *testing.T) {
 }
 
 // settled is the footprint once it no longer changes: the last request for
-// metrics was a connection, too.
+// metrics was a connection, too, and sockets are kept for a second to be used
+// again.
 func settled(t *testing.T, m *rig.Midspan) (memory int64, fds map[string]int) {
 	t.Helper()
-	same := 0
-	rig.Until(t, 5*time.Second, "descriptors are as they were", func() bool {
+	var since time.Time
+	rig.Until(t, 8*time.Second, "descriptors are as they were", func() bool {
 		_, now := footprint(t, m)
-		if same++; !maps.Equal(now, fds) {
-			same = 0
+		if !maps.Equal(now, fds) {
+			since = time.Now()
 		}
 		fds = now
-		return same == 20
+		return time.Since(since) > 1500*time.Millisecond
 	})
 	return footprint(t, m)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -115,9 +116,20 @@ func (p *Peer) Version() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", p.program, strings.Join(p.version, " "), err, out)
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return strings.TrimSpace(line), nil
+	return versionIn(strings.ReplaceAll(string(out), path, p.program)), nil
 }
+
+// versionIn is the number in what a program says of itself, which may also have
+// its path and home page; or, where there is none, its first line.
+func versionIn(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if m := versionNumber.FindStringSubmatch(line); m != nil {
+		return m[1]
+	}
+	return line
+}
+
+var versionNumber = regexp.MustCompile(`[ /v](\d+\.\d+\.\d+[\w.+~-]*)`)
 
 // Config is what p runs with.
 func (p *Peer) Config(routes []Route, limits Limits) string {

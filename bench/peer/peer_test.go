@@ -73,7 +73,7 @@ func TestVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &Peer{program: program, version: []string{"-v"}}
-	if got, err := p.Version(); err != nil || got != "-v 1.2.3" {
+	if got, err := p.Version(); err != nil || got != "1.2.3" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -110,5 +110,19 @@ func TestRules(t *testing.T) {
 	got := rules(two[1])
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestVersionIn(t *testing.T) {
+	for text, want := range map[string]string{
+		"HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\nStatus: long-term": "2.6.12-1+deb12u4",
+		"nginx version: nginx/1.22.1\n": "1.22.1",
+		"\nenvoy  version: 9e5580933739775e8bce696a57a2e1bc99368f23/1.40.0/Clean/RELEASE/BoringSSL\n": "1.40.0",
+		"iptables v1.8.9 (nf_tables)":             "1.8.9",
+		"midspan 96c742f (go1.26.8, linux/amd64)": "midspan 96c742f (go1.26.8, linux/amd64)",
+	} {
+		if got := versionIn(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }

@@ -36,6 +36,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"good.md", fixture().Markdown},
 		{"good.svg", fixture().SVG},
+		{"short.md", fixture().Short},
 		{"good.json", fixture().Encode},
 		{"bad.md", bad().Markdown},
 		{"bad.svg", bad().SVG},

@@ -96,7 +96,7 @@ func TestFullExample(t *testing.T) {
 	}
 	for _, key := range []string{
 		"health", "down_when", "admin", "control", "log", "format", "to", "start", "dns", "servers", "min_ttl", "max_ttl", "timeout", "drain", "detection",
-		"max_connections", "defaults", "balance", "connect_timeout", "idle_timeout", "fin_timeout", "user_timeout", "keepalive", "idle", "interval", "count",
+		"max_connections", "defaults", "balance", "connect_timeout", "idle_timeout", "fin_timeout", "user_timeout", "warm", "keepalive", "idle", "interval", "count",
 		"check", "every", "rise", "fall", "port", "tcp", "mode", "listen",
 	} {
 		if !regexp.MustCompile(`[\s{]`+key+`:`).Match(text) && !regexp.MustCompile(`(?m)^`+key+`:`).Match(text) {
