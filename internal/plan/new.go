@@ -146,21 +146,9 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
-	b.warm(c, r)
 	r.Check = b.check(c, r)
 	b.warnRoute(c, r)
 	return r
-}
-
-// warm refuses what would break a promise: connections that wait for a client
-// are none that max_connections counts.
-func (b *builder) warm(c *config.Route, r *Route) {
-	for i, s := range r.Servers {
-		if r.Warm > 0 && s.MaxConnections > 0 {
-			b.problems.Addf(c.To[i].MaxConnections.Pos, "route %q: max_connections of server %s does not count the %d connections that `warm` keeps ready; leave one of the two out",
-				r.Name, s.Name, r.Warm)
-		}
-	}
 }
 
 // userTimeout keeps TCP_USER_TIMEOUT from cutting keepalive's probes short.
@@ -206,6 +194,9 @@ func (b *builder) servers(c *config.Route, r *Route) {
 			if lo, hi := int(l.From)+t.Shift, int(l.To)+t.Shift; t.Port == 0 && (lo < 1 || hi > 65535) {
 				b.problems.Addf(s.Target.Pos, "route %q: server %s would need port %d for listen %s; choose another shift", r.Name, name, map[bool]int{true: lo, false: hi}[lo < 1], l)
 			}
+		}
+		if m := s.MaxConnections; r.Warm > 0 && m.V > 0 && !s.Backup.V {
+			b.problems.Addf(m.Pos, "route %q: max_connections of server %s does not count the %d connections that `warm` keeps ready; leave one of the two out", r.Name, name, r.Warm)
 		}
 		r.Servers = append(r.Servers, &Server{
 			Name: name, Host: t.Host, Port: t.Port, Shift: t.Shift,
@@ -342,14 +333,16 @@ func (b *builder) circles(p *Plan) {
 	for i := range b.file.Routes {
 		for j := range b.file.Routes[i].To {
 			s := &b.file.Routes[i].To[j]
-			if l := at.arrives(p.Routes[i], s.Target.V); l != nil {
+			for _, l := range at.arrivals(p.Routes[i], s.Target.V) {
 				edges = append(edges, edge{i, l.route, s, *l})
 				next[i] = append(next[i], l.route)
 			}
 		}
 	}
+	told := map[*config.Server]bool{}
 	for _, e := range edges {
-		if reaches(next, e.to, e.from) {
+		if !told[e.server] && reaches(next, e.to, e.from) {
+			told[e.server] = true
 			b.problems.Addf(e.server.Target.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target",
 				p.Routes[e.from].Name, e.server.Target.V, e.listener.owner, e.listener.pos.Line)
 		}
@@ -388,9 +381,8 @@ func (b *builder) byPort() portIndex {
 	return at
 }
 
-// arrives is the listener at which connections from r to t would come back in,
-// or nil.
-func (at portIndex) arrives(r *Route, t config.Target) *listener {
+// arrivals are the listeners at which connections from r to t would come back in.
+func (at portIndex) arrivals(r *Route, t config.Target) (all []*listener) {
 	a, err := netip.ParseAddr(t.Host)
 	if err != nil {
 		return nil
@@ -402,13 +394,13 @@ func (at portIndex) arrives(r *Route, t config.Target) *listener {
 		}
 		for port := lo; port <= hi; port++ {
 			for _, l := range at[port] {
-				if l.reachedBy(a) {
-					return l
+				if l.reachedBy(a) && !slices.Contains(all, l) {
+					all = append(all, l)
 				}
 			}
 		}
 	}
-	return nil
+	return all
 }
 
 // reachedBy tells whether a connection of this host's to a arrives at l, if the

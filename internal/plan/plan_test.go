@@ -91,6 +91,16 @@ func TestRefused(t *testing.T) {
 			"routes:\n  a: {listen: 80, to: 127.0.0.1:80}\n",
 			`f.yaml:2:23: route "a": server 127.0.0.1:80 is where route "a" listens (line 2), so connections would go in a circle; write the real target`,
 		},
+		"a circle by the second of two hits": {
+			"routes:\n  a: {listen: 11000-11001, to: \"127.0.0.1:+10\"}\n  c: {listen: 11011, to: \"127.0.0.1:11001\"}\n  b: {listen: 11010, to: x:1}\n",
+			`f.yaml:2:32: route "a": server 127.0.0.1:+10 is where route "c" listens (line 3), so connections would go in a circle; write the real target` + "\n" +
+				`f.yaml:3:26: route "c": server 127.0.0.1:11001 is where route "a" listens (line 2), so connections would go in a circle; write the real target`,
+		},
+		"warm beside a server's limit": {
+			"routes:\n  a: {listen: 80, to: [\"x:1\", \"x:1\", {server: y:2, max_connections: 5}, {server: z:3, max_connections: 5, backup: true}], warm: 4}\n",
+			`f.yaml:2:31: route "a": server x:1 stands here again (first on line 2); give the first a weight instead` + "\n" +
+				`f.yaml:2:69: route "a": max_connections of server y:2 does not count the 4 connections that ` + "`warm` keeps ready; leave one of the two out",
+		},
 		"a circle of two": {
 			"routes:\n  a: {listen: 10.0.0.4:80-90, to: 10.0.0.5:70}\n  b: {listen: 10.0.0.5:70, to: [h:1, 10.0.0.4:85]}\n",
 			`f.yaml:2:35: route "a": server 10.0.0.5:70 is where route "b" listens (line 3), so connections would go in a circle; write the real target` + "\n" +

@@ -27,6 +27,7 @@ type attempt struct {
 	*choice
 	fd    int32 // -1: over
 	began time.Duration
+	warm  bool // it was there before the client
 }
 
 // initialRTO is the kernel's first retransmission timeout (RFC 6298 section 2):
@@ -93,7 +94,7 @@ func (l *loop) tryNext(p *pair) {
 			continue
 		}
 		if fd := l.takeWarm(p.set, c, to); fd >= 0 {
-			d.attempts = append(d.attempts, attempt{c, fd, l.now})
+			d.attempts = append(d.attempts, attempt{c, fd, l.now, true})
 			d.inFlight++
 			if e := l.control(unix.EPOLL_CTL_MOD, fd, serverEvents, p.slot, uint32(len(d.attempts)), p.gen); e == 0 {
 				l.connected(p, len(d.attempts)-1, unix.EPOLLOUT)
@@ -110,7 +111,7 @@ func (l *loop) tryNext(p *pair) {
 			}
 		}
 		if e == 0 {
-			d.attempts = append(d.attempts, attempt{c, fd, l.now})
+			d.attempts = append(d.attempts, attempt{c, fd, l.now, false})
 			e = l.control(op, fd, serverEvents, p.slot, uint32(len(d.attempts)), p.gen)
 			if e == 0 {
 				d.inFlight++
@@ -128,11 +129,10 @@ func (l *loop) tryNext(p *pair) {
 // socket is a socket to connect to a server, and how to watch it: a spare one is
 // in the epoll set already.
 func (l *loop) socket(to netip.AddrPort, o sockOptions) (fd int32, op int, e unix.Errno) {
-	f := family(to.Addr())
-	if fd := l.spare(f, o); fd >= 0 {
+	if fd := l.spare(to, o); fd >= 0 {
 		return fd, unix.EPOLL_CTL_MOD, 0
 	}
-	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(f), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(to.Addr())), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if e == 0 {
 		o.apply(int(n))
 	}

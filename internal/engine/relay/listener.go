@@ -69,16 +69,16 @@ func listen(a address, n int, o sockOptions, ours bool) (*listener, error) {
 	for i := range n {
 		// SO_REUSEPORT would let us share the port with any other process of
 		// this user that set it too, such as a second midspan. So the first
-		// socket is bound without it.
+		// socket listens without it, before others may join.
 		alone := i == 0 && !ours
 		fd, err := bound(a, !alone)
 		if err == nil {
 			ln.fds = append(ln.fds, fd)
+			o.apply(fd)
+			err = unix.Listen(fd, backlog)
 			if alone {
 				setsockopt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 			}
-			o.apply(fd)
-			err = unix.Listen(fd, backlog)
 		}
 		if err != nil {
 			ln.closeSockets()

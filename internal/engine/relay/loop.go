@@ -46,7 +46,6 @@ type loop struct {
 	spares    []spare
 	spareUsed time.Duration // loop time when one was last put or taken
 	spliced   uint64        // bytes read by splice
-	yielded   uint64        // of those, before the last wait
 	copied    uint64        // bytes read into scratch
 
 	stopping bool
@@ -135,16 +134,8 @@ const (
 // costs more than a small read and write, wakes other threads, and has Go's
 // monitor look after us fifty thousand times a second. A signal, by which Go
 // asks for the P (for garbage collection, say), ends the first wait at once.
-//
-// While streams are moving, whoever else is to run on this CPU goes first: that
-// is likely to be what fills and drains our sockets, and there is more to move
-// at once afterwards. Where nobody waits for the CPU it costs nothing.
 func (l *loop) wait() int {
 	timeout := l.timeout()
-	if timeout != 0 && l.spliced != l.yielded {
-		l.yielded = l.spliced
-		yield()
-	}
 	first := int(l.e.keepP.Milliseconds())
 	if timeout >= 0 && timeout < first {
 		first = timeout

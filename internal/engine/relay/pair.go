@@ -234,11 +234,12 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	p.server = side{fd: a.fd, watchOut: true}
 	p.server.note(events)
 	d.attempts[i].fd = -1
-	p.connectTime = l.now - d.began
+	p.connectTime = max(1, l.now-d.began) // 0 would be: none was made
 	l.endDial(p)
 	p.state = stateOpen
 	p.to.connects.Add(1)
-	if p.to.failing.CompareAndSwap(true, false) {
+	// A connection that was there already says nothing of the server's state now.
+	if !a.warm && p.to.failing.CompareAndSwap(true, false) {
 		p.to.lastErr.Store(nil)
 		l.report(p, p.to, nil)
 	}

@@ -69,7 +69,10 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 			continue
 		}
 		if from.eof {
-			if !to.finSent && !(to.eof && from.finSent) { // else both are closed next, which does as well
+			// Both are closed next, which does as well; but the server's leg may be
+			// used again, see recycle.
+			last := to == &p.client && to.eof && from.finSent
+			if !to.finSent && !last {
 				shutdownWrite(to.fd)
 			}
 			to.finSent = true

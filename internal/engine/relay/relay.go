@@ -120,7 +120,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	// From here on nothing can fail.
 	change := engine.Change{Pending: pending}
 	e.pending = pending
-	e.setLimits(p.MaxConnections, len(e.listeners)+len(opened))
+	e.setLimits(p, len(e.listeners)+len(opened))
 	byName := e.setRoutes(p)
 	var moved []string // sockets that stay, under another route
 	for _, w := range want {
@@ -180,8 +180,8 @@ func (e *Engine) open(all []want) (map[address]*listener, []engine.Pending, erro
 		switch {
 		case r.listener != nil:
 			opened[w.address] = r.listener
-		case r.err == nil: // not tried: an error before would have been its own
-		case errors.As(r.err, &soon), e.waits(w):
+		case r.err == nil: // not tried, for want of files: that is an error of another one
+		case !errors.Is(r.err, unix.EMFILE) && (errors.As(r.err, &soon) || e.waits(w)):
 			pending = append(pending, engine.Pending{Route: w.route.Name, Listen: w.address.String(), Why: r.err.Error()})
 		default:
 			errs = append(errs, fmt.Errorf("route %q: cannot listen on %s: %w", w.route.Name, w.address, r.err))
@@ -329,28 +329,10 @@ func (e *Engine) closeUnwanted(want []want) []string {
 	return names
 }
 
-// setWarm tells the loops which routes have connections to servers ready. A
-// route that does not listen needs none.
-func (e *Engine) setWarm(p *plan.Plan, byName map[string]*route) {
-	var routes []*route
-	for _, r := range p.Routes {
-		if r.Warm > 0 && len(r.Listen) > 0 {
-			routes = append(routes, byName[r.Name])
-		}
-	}
-	if len(routes) == 0 && !e.warm {
-		return
-	}
-	e.warm = len(routes) > 0
-	for _, l := range e.loops {
-		l.call(func() { l.useWarm(routes) })
-	}
-}
-
 // setLimits works out how many connections there may be: the plan's number, as
 // far as the fd limit allows it at two fds a connection. Pipes are optional; they
 // get what connections leave, and half of the reserve.
-func (e *Engine) setLimits(wanted, listeners int) {
+func (e *Engine) setLimits(p *plan.Plan, listeners int) {
 	var r unix.Rlimit
 	fds := 1 << 21
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur < 1<<30 {
@@ -358,9 +340,9 @@ func (e *Engine) setLimits(wanted, listeners int) {
 	}
 	fds -= reservedFDs + listeners*len(e.loops)
 	e.room.Store(int64(fds + reservedFDs/2))
-	limit := max(1, fds/2)
-	if wanted > 0 {
-		limit = min(wanted, limit)
+	limit := max(1, (fds-warmFDs(p, len(e.loops)))/2)
+	if p.MaxConnections > 0 {
+		limit = min(p.MaxConnections, limit)
 	}
 	e.limit.Store(int64(limit))
 }

@@ -47,7 +47,8 @@ type endpoint struct {
 	active   atomic.Int64 // connections and attempts; see choice.take
 	connects atomic.Uint64
 	failures atomic.Uint64
-	failing  atomic.Bool // the last connect failed
+	failing  atomic.Bool  // the last connect failed
+	noWarm   atomic.Int64 // Unix time until which it gets no warm connections
 	lastErr  atomic.Pointer[string]
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 	"unsafe"
@@ -9,11 +10,14 @@ import (
 )
 
 // spare is a socket whose connection is over in every respect, for the next
-// connection to a server: to make a socket anew, set its options and drop it
-// costs more than a tenth of a short connection.
+// connection to the same address: to make a socket anew, set its options and
+// drop it costs a good part of a short connection.
+//
+// To the same address only, because the kernel goes on with the sequence numbers
+// of the former connection: another server is not to know them (RFC 6528).
 type spare struct {
 	fd      int32
-	family  int
+	to      netip.AddrPort
 	options sockOptions
 }
 
@@ -44,16 +48,16 @@ func (l *loop) recycle(p *pair) bool {
 		l.e.giveFDs(1)
 		return false
 	}
-	l.spares = append(l.spares, spare{s.fd, family(p.to.addr), p.set.options})
+	l.spares = append(l.spares, spare{s.fd, p.to.at(p.listener.port), p.set.options})
 	l.spareUsed = l.now
 	s.fd = -1
 	return true
 }
 
-// spare takes one out; -1: there is none of that kind.
-func (l *loop) spare(family int, o sockOptions) int32 {
+// spare takes one out; -1: there is none for that address.
+func (l *loop) spare(to netip.AddrPort, o sockOptions) int32 {
 	for i := len(l.spares) - 1; i >= 0; i-- {
-		if s := l.spares[i]; s.family == family && s.options == o {
+		if s := l.spares[i]; s.to == to && s.options == o {
 			l.spares = slices.Delete(l.spares, i, i+1)
 			l.spareUsed = l.now
 			l.e.giveFDs(1)

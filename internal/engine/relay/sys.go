@@ -22,6 +22,13 @@ func receive(fd int32, p []byte) (int, unix.Errno) {
 	return int(n), e
 }
 
+// silent tells whether nothing has come on a connection, not even its end.
+func silent(fd int32) bool {
+	var b [1]byte
+	_, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
+	return e == unix.EAGAIN
+}
+
 // write never raises SIGPIPE: Go ignores it on all descriptors above 2.
 func write(fd int32, p []byte) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
@@ -34,9 +41,6 @@ func splice(from, to int32, n int) (int, unix.Errno) {
 	moved, _, e := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 	return int(moved), e
 }
-
-// yield is sched_yield(2).
-func yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 func closeFD(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 

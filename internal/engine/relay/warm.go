@@ -28,6 +28,7 @@ type warmConn struct {
 	to        netip.AddrPort
 	options   sockOptions
 	made      time.Duration // loop time
+	expires   time.Duration // loop time
 	connected bool
 }
 
@@ -39,61 +40,84 @@ type lacking struct {
 const (
 	// warmLife is how long a connection is kept for a client: what has happened
 	// to a server without a word (it was cut off, say) is met by no more than
-	// this much.
+	// this much. Some go earlier, or all would be made anew at once.
 	warmLife = 30 * time.Second
 	// warmEvery is how often a loop replaces what is too old, and tries again
 	// to reach a server.
 	warmEvery = time.Second
+	// warmBurst is how many connects one look starts at the most.
+	warmBurst = 64
+	// warmRefused is how long a server that has spoken first is left alone.
+	warmRefused = 5 * time.Minute
 )
 
 // useWarm says which routes have warm connections.
 func (l *loop) useWarm(routes []*route) {
 	l.warm.routes = routes
-	if len(routes) > 0 || len(l.warm.idle) > 0 {
-		l.tend()
-	}
+	l.tend()
 }
 
-// tend drops what is too old or not wanted any more, and makes what is missing.
+// tend drops what is too old or of no use any more, and makes what is missing.
 func (l *loop) tend() {
-	l.now = time.Since(l.epoch)
-	wanted := map[*endpoint]bool{}
-	for _, r := range l.warm.routes {
-		set := r.set.Load()
-		for i := range set.picker.tiers[0] {
-			c := &set.picker.tiers[0][i]
-			wanted[c.endpoint] = true
-			l.topUp(set, c)
-		}
-	}
-	for ep, list := range l.warm.idle {
-		for _, w := range slices.Clone(list) {
-			if !wanted[ep] || l.now-w.made >= warmLife || (!w.connected && l.now-w.made >= initialRTO) {
-				l.dropWarm(w)
-			}
-		}
-	}
 	l.warm.tendAt = 0
 	if len(l.warm.routes) > 0 {
 		l.warm.tendAt = l.now + warmEvery
 	}
+	type target struct {
+		set *settings
+		c   *choice
+	}
+	wanted := map[*endpoint]target{}
+	for _, r := range l.warm.routes {
+		set := r.set.Load()
+		if len(set.Listen) == 0 {
+			continue // a drain has begun
+		}
+		for i := range set.picker.tiers[0] {
+			c := &set.picker.tiers[0][i]
+			wanted[c.endpoint] = target{set, c}
+		}
+	}
+	for _, w := range slices.Clone(l.warm.conns) {
+		if w == nil {
+			continue
+		}
+		t, is := wanted[w.endpoint]
+		usable := is && w.to == t.c.at(t.set.MainPort(t.c.server)) && w.options == t.set.options
+		late := !w.connected && l.now-w.made >= initialRTO
+		if !usable || late || l.now >= w.expires || len(l.warm.idle[w.endpoint]) > l.warmShare(t.set.Route) {
+			l.dropWarm(w)
+		}
+	}
+	left := warmBurst
+	for _, t := range wanted {
+		left -= l.topUp(t.set, t.c, left)
+	}
 }
 
 // warmShare is a loop's part of the warm connections to each address of a server.
-func (l *loop) warmShare(r *plan.Route) int {
-	loops := len(l.e.loops)
-	return (r.Warm + loops - 1) / loops
-}
+func (l *loop) warmShare(r *plan.Route) int { return share(r.Warm, len(l.e.loops)) }
 
-// topUp makes the connections that c lacks. A server with several listeners has
-// them to the port of the first.
-func (l *loop) topUp(set *settings, c *choice) {
-	to := c.at(set.MainPort(c.server))
-	for n := len(l.warm.idle[c.endpoint]); n < l.warmShare(set.Route); n++ {
-		if l.e.own.Load().circle(set.owner, to) || !l.warmUp(set, c, to) {
-			return
-		}
+// share is a loop's part of n.
+func share(n, loops int) int { return (n + loops - 1) / loops }
+
+// topUp makes the connections that c lacks, at the most so many, and returns how
+// many it has begun. A server with several ports has them to the first.
+func (l *loop) topUp(set *settings, c *choice, most int) (begun int) {
+	if time.Now().Unix() < c.noWarm.Load() {
+		return 0
 	}
+	to := c.at(set.MainPort(c.server))
+	if l.e.own.Load().circle(set.owner, to) {
+		return 0
+	}
+	for lack := l.warmShare(set.Route) - len(l.warm.idle[c.endpoint]); lack > 0 && begun < most; lack-- {
+		if !l.warmUp(set, c, to) {
+			break
+		}
+		begun++
+	}
+	return begun
 }
 
 // warmUp starts one connect.
@@ -107,7 +131,11 @@ func (l *loop) warmUp(set *settings, c *choice, to netip.AddrPort) bool {
 		return false
 	}
 	l.warm.gen++
-	w := &warmConn{fd: fd, gen: l.warm.gen, endpoint: c.endpoint, to: to, options: set.options, made: l.now}
+	early := warmLife / 4 * time.Duration(l.warm.gen%8) / 8
+	w := &warmConn{
+		fd: fd, gen: l.warm.gen, endpoint: c.endpoint, to: to, options: set.options,
+		made: l.now, expires: l.now + warmLife - early,
+	}
 	i := slices.Index(l.warm.conns, nil)
 	if i < 0 {
 		i = len(l.warm.conns)
@@ -129,40 +157,52 @@ func (l *loop) warmUp(set *settings, c *choice, to netip.AddrPort) bool {
 }
 
 // onWarm takes an event of a warm connection: it is made; or the server has
-// ended it; or it has spoken first, and a client would get a stale greeting.
+// ended it; or it has spoken first, and a client would get a stale greeting. A
+// server that does so may also count how often it was left without an answer.
 func (l *loop) onWarm(w *warmConn, events uint32) {
 	switch {
 	case events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0:
 		l.dropWarm(w)
 	case events&unix.EPOLLIN != 0:
-		l.e.complain("a server speaks before its client does: warm connections are of no use to it; remove `warm`", "server", w.to.String())
-		l.dropWarm(w)
+		l.e.complain("a server speaks on a connection that no client has used yet: `warm` is of no use to it", "server", w.to.String(), "again_in", warmRefused)
+		w.endpoint.noWarm.Store(time.Now().Add(warmRefused).Unix())
+		for _, other := range slices.Clone(l.warm.idle[w.endpoint]) {
+			l.dropWarm(other)
+		}
 	case events&unix.EPOLLOUT != 0:
 		w.connected = true
 	}
 }
 
-// takeWarm hands over the descriptor of a connection to an address; -1: there
-// is none.
+// takeWarm hands over the descriptor of a connection to an address, the
+// youngest; -1: there is none.
 func (l *loop) takeWarm(set *settings, c *choice, to netip.AddrPort) int32 {
-	for _, w := range l.warm.idle[c.endpoint] {
-		if w.connected && w.to == to && w.options == set.options && l.now-w.made < warmLife {
-			l.forgetWarm(w)
-			l.warm.lacking = append(l.warm.lacking, lacking{set, c})
-			return w.fd
+	list := l.warm.idle[c.endpoint]
+	for i := len(list) - 1; i >= 0; i-- {
+		w := list[i]
+		if !w.connected || w.to != to || w.options != set.options || l.now >= w.expires {
+			continue
 		}
+		if !silent(w.fd) {
+			continue // its event is still to come
+		}
+		l.forgetWarm(w)
+		l.warm.lacking = append(l.warm.lacking, lacking{set, c})
+		return w.fd
 	}
 	return -1
 }
 
 // replaceWarm makes anew what was taken in this batch.
 func (l *loop) replaceWarm() {
-	for _, k := range l.warm.lacking {
-		if k.set.owner.set.Load() == k.set {
-			l.topUp(k.set, k.c)
+	taken := l.warm.lacking
+	l.warm.lacking = nil
+	for _, k := range taken {
+		// Meanwhile the route may have other settings, or be gone.
+		if k.set.owner.set.Load() == k.set && len(k.set.Listen) > 0 && slices.Contains(l.warm.routes, k.set.owner) {
+			l.topUp(k.set, k.c, warmBurst)
 		}
 	}
-	l.warm.lacking = l.warm.lacking[:0]
 }
 
 func (l *loop) dropWarm(w *warmConn) {
@@ -187,4 +227,34 @@ func (l *loop) closeWarm() {
 			closeFD(w.fd)
 		}
 	}
+}
+
+// setWarm tells the loops which routes have connections to servers ready. A
+// route that does not listen needs none.
+func (e *Engine) setWarm(p *plan.Plan, byName map[string]*route) {
+	var routes []*route
+	for _, r := range p.Routes {
+		if r.Warm > 0 && len(r.Listen) > 0 {
+			routes = append(routes, byName[r.Name])
+		}
+	}
+	if len(routes) == 0 && !e.warm {
+		return
+	}
+	e.warm = len(routes) > 0
+	for _, l := range e.loops {
+		l.call(func() { l.useWarm(routes) })
+	}
+}
+
+// warmFDs is how many descriptors the warm connections of p take.
+func warmFDs(p *plan.Plan, loops int) (n int) {
+	for _, r := range p.Routes {
+		for _, s := range r.Servers {
+			if len(r.Listen) > 0 && !s.Backup {
+				n += share(r.Warm, loops) * loops * len(s.Endpoints)
+			}
+		}
+	}
+	return n
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"midspan/internal/engine"
 )
 
 // guests is a server that counts its connections.
@@ -162,6 +164,71 @@ func TestWarmDrain(t *testing.T) {
 	eventually(t, "none are left", func() bool { return g.count() == 0 })
 }
 
+// TestWarmDrainBusy: a drain may begin while connections are being accepted.
+func TestWarmDrainBusy(t *testing.T) {
+	g := newGuests(t, echo)
+	for range 5 {
+		e, addr := warmed(t, g.addr, nil)
+		stop := make(chan struct{})
+		var clients sync.WaitGroup
+		for range 8 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if c, err := net.Dial("tcp", addr); err == nil {
+						_ = exchange(c) // it may have been made too late
+						c.Close()
+					}
+				}
+			})
+		}
+		time.Sleep(50 * time.Millisecond) // of load
+		p, err := planFor(warmText(addr, g.addr, 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Apply(context.Background(), p.WithoutListeners()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // of load
+		close(stop)
+		clients.Wait()
+		eventually(t, "none are kept in a drain", func() bool { return g.count() == 0 })
+		if n := e.Status().Panics; n > 0 {
+			t.Errorf("%d panics", n)
+		}
+		e.Close()
+	}
+}
+
+// TestWarmRecord: a connection over a warm one is one that was made, in the log.
+func TestWarmRecord(t *testing.T) {
+	g := newGuests(t, echo)
+	records := make(chan *engine.Record, 10)
+	e, err := New(Options{Loops: 1, Hooks: engine.Hooks{Record: func(r *engine.Record) { records <- r }, Wants: func(end bool) bool { return end }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	warmApply(t, e, warmText(addr, g.addr, 1))
+	eventually(t, "one is ready", func() bool { return g.count() == 1 })
+	time.Sleep(20 * time.Millisecond) // for the loop to hear of it
+	ping(t, addr).Close()
+	if r := <-records; r.Connect <= 0 || r.Connect > time.Millisecond || r.Listener.String() != addr {
+		t.Errorf("connect %s, listener %s", r.Connect, r.Listener)
+	}
+	select {
+	case r := <-records:
+		t.Errorf("a record that nobody wants: %+v", r)
+	default:
+	}
+}
+
 // TestWarmMoves: connections to an address that is no server's any more go.
 func TestWarmMoves(t *testing.T) {
 	before, after := newGuests(t, echo), newGuests(t, echo)
@@ -187,7 +254,13 @@ func TestWarmServerFirst(t *testing.T) {
 	})
 	var said lockedBuffer
 	_, addr := warmed(t, g.addr, slog.New(slog.NewTextHandler(&said, nil)))
-	eventually(t, "it is said", func() bool { return strings.Contains(said.String(), "speaks before its client") })
+	eventually(t, "it is said", func() bool { return strings.Contains(said.String(), "speaks on a connection") })
+	eventually(t, "no connection is kept", func() bool { return g.count() == 0 })
+	made := g.accepted.Load()
+	time.Sleep(2 * warmEvery) // in which none is to be made
+	if n := g.accepted.Load(); made > 4 || n != made {
+		t.Errorf("%d connections were made to a server that speaks first, then %d more", made, n-made)
+	}
 	for range 5 {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
