@@ -24,7 +24,7 @@ e2e: build ## real databases, web servers and long runs; needs what .ci/run inst
 	cd bench && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 
-bench: build ## beside HAProxy, nginx, iptables and others, 25 minutes; BENCH=quick: 2
+bench: build ## beside HAProxy, nginx, iptables and others, 20 minutes; BENCH=quick: 1
 	@cd bench && go run . $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
@@ -41,4 +41,4 @@ lint: ## gofumpt, go vet, staticcheck
 	@go tool staticcheck ./...
 
 clean: ## remove what was built
-	rm -rf bin bench/results-quick
+	rm -rf bin bench/results-local

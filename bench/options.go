@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +19,8 @@ type options struct {
 	warmup    time.Duration
 	quick     bool
 	check     bool
-	out       string
+	out       string // "": see runner.place
+	complete  bool   // nothing is left out
 	peers     []*peer.Peer
 	workloads []workload
 	left      []string // what is not there and was not asked for
@@ -64,7 +64,7 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 0, "how often each run is made (default 7; quick 2)")
 	f.BoolVar(&o.quick, "quick", getenv("BENCH") == "quick", "few peers, workloads and rounds; also BENCH=quick")
 	f.BoolVar(&o.check, "check", false, "measure nothing: check every byte by its SHA-256, both ways, through every peer")
-	f.StringVar(&o.out, "out", "", "directory for results.json, results.md and results.svg (default this one; quick results-quick)")
+	f.StringVar(&o.out, "out", "", "directory for results.json, results.md and results.svg (default results-local; a complete run without errors: this one, bench)")
 	var builds []build
 	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds", func(text string) error {
 		b, err := parseBuild(text)
@@ -77,8 +77,20 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("%q is no flag; see -h", f.Arg(0))
 	}
+	if b := getenv("BENCH"); b != "" && b != "quick" {
+		return nil, fmt.Errorf("BENCH is %q; it may be quick, or not set", b)
+	}
+	var errs []error
+	given := map[string]bool{}
+	f.Visit(func(x *flag.Flag) { given[x.Name] = true })
+	for name, wrong := range map[string]bool{"rounds": o.rounds <= 0, "seconds": *seconds <= 0, "only": len(split(*only)) == 0, "peers": len(split(*peers)) == 0} {
+		if given[name] && wrong {
+			errs = append(errs, fmt.Errorf("--%s %s leaves nothing to do", name, f.Lookup(name).Value))
+		}
+	}
 	o.defaults(*seconds)
-	return o, errors.Join(o.choosePeers(*peers, builds), o.chooseWorkloads(*only))
+	o.complete = !o.quick && o.rounds >= 5 && !given["seconds"] && !given["only"] && !given["peers"] && !given["midspan"]
+	return o, errors.Join(append(errs, o.choosePeers(*peers, builds), o.chooseWorkloads(*only))...)
 }
 
 func (o *options) defaults(seconds float64) {
@@ -92,12 +104,6 @@ func (o *options) defaults(seconds float64) {
 		seconds = 1.2
 		if o.quick {
 			seconds = 0.6
-		}
-	}
-	if o.out == "" {
-		o.out = "."
-		if o.quick { // those are not to replace the committed ones
-			o.out = "results-quick"
 		}
 	}
 	o.window = time.Duration(seconds * float64(time.Second))
@@ -125,6 +131,9 @@ func (o *options) choosePeers(list string, builds []build) error {
 	}
 	known := peer.All()
 	for _, b := range builds {
+		if slices.Contains(peerNames(known), b.name) {
+			return fmt.Errorf("a peer is called %q already; give the build another name", b.name)
+		}
 		known = append(known, peer.Build(b.name, b.path, b.env))
 	}
 	for _, p := range known {
@@ -149,8 +158,7 @@ func (o *options) chooseWorkloads(list string) error {
 	return unknown("workload", wanted, names(workloads()))
 }
 
-// missing tells what has to be installed, or left out; there is a place for the
-// results when nothing is.
+// missing tells what has to be installed, or left out.
 func (o *options) missing() error {
 	var errs []error
 	for _, p := range o.peers {
@@ -159,12 +167,9 @@ func (o *options) missing() error {
 		}
 	}
 	if len(errs) > 0 {
-		errs = append(errs, errors.New("or leave them out, with --peers"))
+		errs = append(errs, errors.New("install what is missing, or leave it out with --peers"))
 	}
-	if err := errors.Join(errs...); err != nil || o.check {
-		return err
-	}
-	return os.MkdirAll(o.out, 0o755)
+	return errors.Join(errs...)
 }
 
 func split(list string) []string {

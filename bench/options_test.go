@@ -33,11 +33,11 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	o := parse(t, "", "quick")
-	if !o.quick || o.out == "." || o.rounds != 2 || o.window != 600*time.Millisecond || len(o.workloads) >= len(workloads()) {
+	if !o.quick || o.complete || o.rounds != 2 || o.window != 600*time.Millisecond || len(o.workloads) >= len(workloads()) {
 		t.Errorf("BENCH=quick: %+v", o)
 	}
 	o = parse(t, "", "")
-	if o.quick || o.rounds != 7 || o.window != 1200*time.Millisecond || o.out != "." || len(o.workloads) != len(workloads()) {
+	if o.quick || o.rounds != 7 || o.window != 1200*time.Millisecond || !o.complete || len(o.workloads) != len(workloads()) {
 		t.Errorf("without flags: %+v", o)
 	}
 	o = parse(t, "--only pp64,bulk1 --rounds 3 --seconds 0.2", "")
@@ -54,6 +54,10 @@ func TestWrongOptions(t *testing.T) {
 		"--midspan new=/b/new,GOGC":   `"GOGC" in "new=/b/new,GOGC" is no NAME=VALUE`,
 		"results":                     `"results" is no flag`,
 		"--peers direct --midspan =x": `"=x" is neither`,
+		"--midspan direct=/b/new":     `a peer is called "direct" already`,
+		"--rounds 0":                  "--rounds 0 leaves nothing to do",
+		"--seconds -1":                "--seconds -1 leaves nothing to do",
+		"--only=":                     "--only  leaves nothing to do",
 	} {
 		_, err := parseOptions(strings.Fields(line), func(string) string { return "" })
 		if err == nil || !strings.Contains(err.Error(), want) {

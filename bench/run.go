@@ -40,19 +40,21 @@ func measure(o *options) (code int, err error) {
 	r.kernelShares()
 	r.results.Samples = slices.DeleteFunc(r.results.Samples, func(s result.Sample) bool { return len(s.Values) == 0 })
 	r.results.Took = result.Since(r.results.Started)
-	if ctx.Err() == nil {
-		if err := r.write(); err != nil {
-			return 1, err
-		}
+	if ctx.Err() != nil {
+		return 130, errors.New("interrupted: no results are written")
+	}
+	place, err := r.place()
+	if err == nil {
+		err = r.write(place)
+	}
+	if err != nil {
+		return 1, err
 	}
 	summary(os.Stdout, r.results)
 	if n := len(r.results.Failures); n > 0 {
 		err = fmt.Errorf("%d of the runs failed", n)
 	}
-	if ctx.Err() != nil {
-		return 130, errors.Join(err, errors.New("interrupted: no results are written"))
-	}
-	fmt.Printf("Written: %s\n", filepath.Join(r.out, "results.{json,md,svg}"))
+	fmt.Printf("Written: %s\n", filepath.Join(place, "results.{json,md,svg}"))
 	return btoi(err != nil), err
 }
 
@@ -139,14 +141,31 @@ func short(err error) string {
 	return line
 }
 
+// place is where the results go. Those of a part, or of a run with failures, are
+// not to replace the committed ones.
+func (r *runner) place() (string, error) {
+	place := r.out
+	switch {
+	case place != "":
+	case r.complete && len(r.results.Failures) == 0:
+		place = "."
+	default:
+		place = "results-local"
+	}
+	if err := os.MkdirAll(place, 0o755); err != nil {
+		return "", err
+	}
+	return filepath.Abs(place)
+}
+
 // write leaves the files.
-func (r *runner) write() error {
+func (r *runner) write(place string) error {
 	for name, write := range map[string]func(io.Writer) error{
 		result.FileJSON:     r.results.Encode,
 		result.FileMarkdown: r.results.Markdown,
 		result.FileSVG:      r.results.SVG,
 	} {
-		f, err := os.Create(filepath.Join(r.out, name))
+		f, err := os.Create(filepath.Join(place, name))
 		if err != nil {
 			return err
 		}

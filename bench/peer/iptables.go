@@ -2,6 +2,7 @@ package peer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"midspan/bench/lab"
@@ -28,9 +29,19 @@ func iptablesConfig(routes []Route, _ Limits) string {
 	return b.String()
 }
 
-// iptablesApply loads all the rules at once, as a machine does when it starts;
-// one by one, a thousand take far longer.
+// iptablesApply loads many rules at once, as a machine does when it starts; one
+// by one, a thousand take far longer. All in one are more than the kernel takes
+// from an ordinary user.
 func iptablesApply(l *lab.Lab, routes []Route) error {
+	for some := range slices.Chunk(routes, 100) {
+		if err := iptablesRestore(l, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func iptablesRestore(l *lab.Lab, routes []Route) error {
 	var b strings.Builder
 	b.WriteString("*nat\n")
 	for _, r := range routes {
@@ -43,7 +54,7 @@ func iptablesApply(l *lab.Lab, routes []Route) error {
 	if err != nil {
 		return err
 	}
-	return l.Run(lab.Cmd{Program: path, Stdin: strings.NewReader(b.String()), In: l.Forwarder})
+	return l.Run(lab.Cmd{Program: path, Args: []string{"--noflush"}, Stdin: strings.NewReader(b.String()), In: l.Forwarder})
 }
 
 // iptablesExtend adds a forwarding as ip_fwd.sh does.

@@ -45,7 +45,7 @@ func (r *Results) ratios(b *strings.Builder, subject Peer) {
 			continue
 		}
 		s := r.scale(wl.Name, m)
-		row := []string{wl.Title, m.heading(s.unit), s.show(r.Stat(wl.Name, m.Name, subject.Name).Median)}
+		row := []string{fmt.Sprintf("%s (`%s`)", wl.Title, wl.Name), m.heading(s.unit), s.show(r.Stat(wl.Name, m.Name, subject.Name).Median)}
 		for _, p := range peers {
 			cell := ""
 			if ratio := r.Ratio(wl.Name, m.Name, subject.Name, p.Name); ratio.N > 0 {

@@ -104,7 +104,7 @@ func (r *Results) legend() []legendEntry {
 		{"best", "others, set up for speed"},
 		{"default", "others, defaults"},
 		{"kernel", "NAT in the kernel"},
-		{"ceiling", "no forwarder: the limit of the machine"},
+		{"ceiling", "no forwarder"},
 	}
 	subject, _ := r.Subject()
 	used := map[string]bool{}

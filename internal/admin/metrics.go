@@ -41,7 +41,7 @@ type collector struct {
 
 	routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
 
-	endpointUp, endpointConnections, endpointConnects *prometheus.Desc
+	endpointUp, endpointConnections, endpointConnects, endpointWarm *prometheus.Desc
 
 	checkLatency, checks, checkFailures *prometheus.Desc
 
@@ -80,6 +80,7 @@ func newCollector(read func() snapshot) *collector {
 	endpoint := []string{"route", "server", "endpoint"}
 	c.endpointUp = d("endpoint_up", "Whether new connections may go to the endpoint.", endpoint...)
 	c.endpointConnections = d("endpoint_connections", "Live connections to the endpoint, and attempts.", endpoint...)
+	c.endpointWarm = d("endpoint_warm_connections", "Connections to the endpoint that are ready for clients to come.", endpoint...)
 	c.endpointConnects = d("endpoint_connects_total", "Connects to the endpoint that ended.", append(endpoint, "result")...)
 	c.checkLatency = d("check_latency_seconds", "How long the last check took that passed.", endpoint...)
 	c.checks = d("checks_total", "Checks made.", endpoint...)
@@ -163,6 +164,7 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 		labels := []string{r.Name, e.Server, endpointLabel(e.Addr)}
 		to.gauge(c.endpointUp, number(e.Up), labels...)
 		to.gauge(c.endpointConnections, float64(e.Active), labels...)
+		to.gauge(c.endpointWarm, float64(e.Warm), labels...)
 		to.counter(c.endpointConnects, e.Connects, append(labels, "success")...)
 		to.counter(c.endpointConnects, e.Failures, append(labels, "failure")...)
 	}

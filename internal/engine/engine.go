@@ -95,8 +95,9 @@ type EndpointStatus struct {
 	// LastResort: Up only because there is nothing better; connects fail.
 	LastResort bool   `json:"last_resort,omitempty"`
 	Active     int    `json:"active"`
-	Connects   uint64 `json:"connects"` // that succeeded
-	Failures   uint64 `json:"failures"` // connects that failed
+	Warm       int    `json:"warm,omitempty"` // connections ready, or about to be, for clients to come
+	Connects   uint64 `json:"connects"`       // that succeeded
+	Failures   uint64 `json:"failures"`       // connects that failed
 	LastError  string `json:"last_error,omitempty"`
 }
 

@@ -48,6 +48,7 @@ type endpoint struct {
 	connects atomic.Uint64
 	failures atomic.Uint64
 	failing  atomic.Bool  // the last connect failed
+	warm     atomic.Int64 // connections ready for clients to come
 	noWarm   atomic.Int64 // Unix time until which it gets no warm connections
 	lastErr  atomic.Pointer[string]
 }
@@ -127,7 +128,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 			ep := r.endpoints[endpointKey{ps.Name, pe.Addr}]
 			es := engine.EndpointStatus{
 				Server: ps.Name, Addr: netip.AddrPortFrom(pe.Addr, ps.Port), Up: pe.Up, LastResort: pe.LastResort,
-				Active: int(ep.active.Load()), Connects: ep.connects.Load(), Failures: ep.failures.Load(),
+				Active: int(ep.active.Load()), Warm: int(ep.warm.Load()), Connects: ep.connects.Load(), Failures: ep.failures.Load(),
 			}
 			if err := ep.lastErr.Load(); err != nil {
 				es.LastError = *err

@@ -147,6 +147,7 @@ func (l *loop) warmUp(set *settings, c *choice, to netip.AddrPort) bool {
 		l.warm.idle = map[*endpoint][]*warmConn{}
 	}
 	l.warm.idle[c.endpoint] = append(l.warm.idle[c.endpoint], w)
+	c.warm.Add(1)
 	if e = connect(fd, to); e == 0 {
 		e = l.control(op, fd, serverEvents, w.slot, whichWarm, w.gen)
 	}
@@ -213,6 +214,7 @@ func (l *loop) dropWarm(w *warmConn) {
 // forgetWarm takes w, whose descriptor lives on, out of the books.
 func (l *loop) forgetWarm(w *warmConn) {
 	l.warm.conns[w.slot] = nil
+	w.endpoint.warm.Add(-1)
 	list := slices.DeleteFunc(l.warm.idle[w.endpoint], func(x *warmConn) bool { return x == w })
 	if l.warm.idle[w.endpoint] = list; len(list) == 0 {
 		delete(l.warm.idle, w.endpoint)

@@ -111,7 +111,7 @@ func TestWarm(t *testing.T) {
 	g := newGuests(t, echo)
 	e, addr := warmed(t, g.addr, nil)
 	eventually(t, "four connections are ready", func() bool { return g.count() == 4 })
-	if s := e.Status(); s.Connections != 0 || s.Routes[0].Endpoints[0].Active != 0 {
+	if s := e.Status(); s.Connections != 0 || s.Routes[0].Endpoints[0].Active != 0 || s.Routes[0].Endpoints[0].Warm != 4 {
 		t.Errorf("warm connections are counted as connections: %+v", s)
 	}
 	var clients []net.Conn
