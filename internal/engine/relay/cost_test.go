@@ -143,30 +143,6 @@ func openFDs(t *testing.T, pid int) int {
 	return len(list)
 }
 
-// echoServer answers every byte with itself, on loopback.
-func echoServer(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				// Hidden from io.Copy: its splice would take two descriptors more.
-				_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 8<<10))
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
 // TestIdleCost: 5,000 connections that have exchanged something and rest cost
 // less than 2 KiB of resident memory and two descriptors each.
 func TestIdleCost(t *testing.T) {

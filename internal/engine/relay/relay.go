@@ -54,8 +54,8 @@ type Engine struct {
 
 	active       atomic.Int64  // connections now
 	limit        atomic.Int64  // how many there may be
-	room         atomic.Int64  // descriptors for connections, pipes and spare sockets
-	extra        atomic.Int64  // those of pipes and spare sockets
+	room         atomic.Int64  // descriptors for connections and what extra counts
+	extra        atomic.Int64  // descriptors of pipes, spare sockets and warm connections
 	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
 	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64
@@ -109,7 +109,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	defer e.mu.Unlock()
 	want := wanted(p)
 	e.forgetDead()
-	opened, pending, err := e.open(slices.Clone(want))
+	opened, pending, err := e.open(want)
 	if err != nil {
 		for _, ln := range opened {
 			ln.closeSockets()
@@ -170,7 +170,12 @@ func wanted(p *plan.Plan) []want {
 // open makes the sockets that are wanted and not there. Those made are
 // returned also when it fails, for the caller to close.
 func (e *Engine) open(all []want) (map[address]*listener, []engine.Pending, error) {
-	missing := slices.DeleteFunc(all, func(w want) bool { return e.listeners[w.address] != nil })
+	var missing []want
+	for _, w := range all {
+		if e.listeners[w.address] == nil {
+			missing = append(missing, w)
+		}
+	}
 	opened := map[address]*listener{}
 	var pending []engine.Pending
 	var errs []error

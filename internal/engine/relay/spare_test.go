@@ -79,24 +79,6 @@ func TestSpares(t *testing.T) {
 // TestNoSpares: a socket whose connection may still mean something to the server,
 // or has grown large buffers, is closed.
 func TestNoSpares(t *testing.T) {
-	serve := func(f func(*net.TCPConn)) string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				f(c.(*net.TCPConn))
-				c.Close()
-			}
-		}()
-		return ln.Addr().String()
-	}
 	send := func(n int) func(*net.TCPConn) {
 		return func(c *net.TCPConn) {
 			_, _ = c.Write(make([]byte, n))
@@ -119,7 +101,8 @@ func TestNoSpares(t *testing.T) {
 		"much was moved":    {send(recycleBelow), func(c *net.TCPConn) { _, _ = io.ReadFull(c, make([]byte, recycleBelow)) }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, addr := single(t, serve(test.server))
+			g := newGuests(t, func(c net.Conn) { test.server(c.(*net.TCPConn)) })
+			l, addr := single(t, g.addr)
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
