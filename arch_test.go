@@ -22,13 +22,18 @@ const policy = `
 config            :
 resolve           :
 freeport          :
+netns             :
+host              :
+conntrack         :
 engine            : plan
 plan              : config
 foreign           : config
 health            : plan
 accesslog         : plan engine
 engine/relay      : plan engine
-engine/enginetest : config plan engine freeport
+engine/nft        : config plan engine host conntrack
+engine/split      : plan engine
+engine/enginetest : config plan engine freeport netns
 daemon            : plan engine health resolve
 admin             : daemon plan engine health
 `
@@ -36,7 +41,9 @@ admin             : daemon plan engine health
 // testPolicy is what a package may import besides, in its tests only.
 const testPolicy = `
 foreign           : plan
-engine/relay      : config engine/enginetest freeport
+engine/relay      : config engine/enginetest freeport netns
+engine/nft        : engine/enginetest netns
+engine/split      : config
 daemon            : config engine/relay freeport
 admin             : config
 accesslog         :

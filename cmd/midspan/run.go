@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -18,7 +19,9 @@ import (
 	"midspan/internal/admin"
 	"midspan/internal/daemon"
 	"midspan/internal/engine"
+	"midspan/internal/engine/nft"
 	"midspan/internal/engine/relay"
+	"midspan/internal/engine/split"
 	"midspan/internal/plan"
 )
 
@@ -52,16 +55,15 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	records := accesslog.New(log)
 	defer records.Close() // it has told the log what it could not write
+	memory := memory{stateDir(), log}
+	known := memory.load()
 	var front *admin.Server
 	var once sync.Once
 	d := daemon.New(daemon.Options{
 		Load: load,
-		Engine: func(h engine.Hooks) (engine.Engine, error) {
-			// The loops keep busy; what else there is to do has a processor of its own.
-			loops := runtime.GOMAXPROCS(0)
-			runtime.GOMAXPROCS(loops + 1)
-			return relay.New(relay.Options{Hooks: h, Log: log, Loops: loops, Dedicated: true})
-		},
+		Engine:   func(h engine.Hooks) (engine.Engine, error) { return newEngine(h, log) },
+		Known:    known,
+		Remember: memory.save,
 		Prepare: func(p *plan.Plan) error {
 			if err := front.Use(p); err != nil {
 				return err
@@ -106,4 +108,18 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 		log.Warn("stopped at once: connections that were left are reset")
 	}
 	return err
+}
+
+// newEngine is both engines: the relay, and the kernel's once a route wants it.
+func newEngine(h engine.Hooks, log *slog.Logger) (engine.Engine, error) {
+	// The loops keep busy; what else there is to do has a processor of its own.
+	loops := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(loops + 1)
+	user, err := relay.New(relay.Options{Hooks: h, Log: log, Loops: loops, Dedicated: true})
+	if err != nil {
+		return nil, err
+	}
+	return split.New(user, func(ours split.Ours) (engine.Engine, error) {
+		return nft.New(nft.Options{Hooks: h, Log: log, State: filepath.Dir(admin.DefaultControl()), Ours: ours})
+	}), nil
 }

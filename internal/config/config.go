@@ -9,6 +9,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -109,6 +110,7 @@ type File struct {
 	Log            Log
 	DNS            DNS
 	Drain          Drain
+	NFT            NFT
 	MaxConnections Field[int]
 	Defaults       Settings
 	Routes         []Route // in the order of the file
@@ -148,8 +150,18 @@ type Drain struct {
 	Timeout   Field[time.Duration]
 }
 
+// NFT is the kernel engine, for all of its routes.
+type NFT struct {
+	Keep  Field[bool]  // rules and live connections outlive the daemon
+	Ports Field[Ports] // to connect to servers from
+}
+
 // Settings may stand in `defaults` and in a route; the route's win.
 type Settings struct {
+	Engine         Field[string] // one of Engines
+	Allow          []Field[netip.Prefix]
+	Source         []Field[netip.Addr]
+	OnDown         Field[string] // one of OnDowns
 	Balance        Field[string] // one of Balances
 	ConnectTimeout Field[time.Duration]
 	IdleTimeout    Field[OffOr[time.Duration]]

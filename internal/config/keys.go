@@ -1,14 +1,22 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // The words that a value may be. The first is the default.
 var (
-	Modes      = []string{"tcp"}
+	Modes      = []string{"tcp", "udp"}
+	Engines    = []string{"relay", "nft", "auto"}
+	OnDowns    = []string{"keep", "cut"}
 	Balances   = []string{"roundrobin", "leastconn", "source", "first"}
 	DownWhens  = []string{"no_route", "self", "any_route"}
 	LogFormats = []string{"json", "tcplog", "off"}
 )
+
+// ipPattern is near enough to an IP address; what it lets pass is looked at again.
+const ipPattern = `^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]*)`
 
 var (
 	kPort    = integer("port", 1, 65535)
@@ -17,7 +25,10 @@ var (
 	kTimeout = duration(time.Millisecond, time.Hour)
 	kIdle    = offOr(duration(time.Second, 30*24*time.Hour))
 	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.]+\])?(%[^/:\s%\[\]]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
+	kPorts   = scalar("a range of ports", `^[0-9]+-[0-9]+$`, parsePortRange, Ports.String)
 	kTarget  = scalar("a server (HOST:PORT)", `^[^\s/]+$`, ParseTarget, Target.String)
+	kAddr    = scalar("an IP address", ipPattern+`$`, parseAddr, netip.Addr.String)
+	kNet     = scalar("a network", ipPattern+`(/[0-9]{1,3})?$`, parseNetwork, netip.Prefix.String)
 	kDNS     = scalar("a DNS server's address", `^\[?[0-9a-fA-F.:]+(%[^\s]+)?\]?(:[0-9]+)?$`, ParseNameserver, Nameserver.String)
 	kPath    = path()
 )
@@ -33,7 +44,8 @@ var fileKeys = []key[File]{
 		func(f *File) *Log { return &f.Log }),
 	embed("dns", "How names are looked up. Default: as the system does (hosts file, resolv.conf), by TTL.", object(dnsKeys), func(f *File) *DNS { return &f.DNS }),
 	embed("drain", "How the daemon ends on SIGTERM.", object(drainKeys), func(f *File) *Drain { return &f.Drain }),
-	field("max_connections", "Connections at one time, over all routes; more wait in the listen queue. Default: what the limit of open files allows.", kConns, func(f *File) *Field[int] { return &f.MaxConnections }),
+	embed("nft", "The kernel's forwarding, for routes with engine: nft.", object(nftKeys), func(f *File) *NFT { return &f.NFT }),
+	field("max_connections", "Connections at one time, over all routes of the relay; more wait in the listen queue. Default: what the limit of open files allows.", kConns, func(f *File) *Field[int] { return &f.MaxConnections }),
 	embed("defaults", "Settings of every route that does not have its own.", object(settingsKeys(func(s *Settings) *Settings { return s })), func(f *File) *Settings { return &f.Defaults }),
 	routesKey(),
 }
@@ -61,9 +73,18 @@ var drainKeys = []key[Drain]{
 	field("timeout", "Live connections get this long to end. Default: 10m.", duration(0, 7*24*time.Hour), func(d *Drain) *Field[time.Duration] { return &d.Timeout }),
 }
 
+var nftKeys = []key[NFT]{
+	field("keep", "Rules and live connections stay when the daemon ends: the kernel forwards on without it. Default: false, the daemon drains and leaves nothing behind.", boolean(), func(n *NFT) *Field[bool] { return &n.Keep }),
+	field("ports", "Ports to connect to servers from. Default: 1024-65535.", kPorts, func(n *NFT) *Field[Ports] { return &n.Ports }),
+}
+
 // settingsKeys are the keys of a Settings inside an S.
 func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 	return []key[S]{
+		field("engine", "relay: in user space. nft: in the kernel (NAT), the fastest, for tcp and udp. auto: nft where it can do all that the route asks for, which includes sending no keepalive. Default: relay.", enum("engine", Engines), func(s *S) *Field[string] { return &in(s).Engine }),
+		list("allow", "Networks whose clients may connect; others are reset. Default: all.", kNet, func(s *S) *[]Field[netip.Prefix] { return &in(s).Allow }),
+		list("source", "nft: addresses of this machine to connect to servers from, in turn; each has 64,512 ports for one server. Default: that of the interface.", kAddr, func(s *S) *[]Field[netip.Addr] { return &in(s).Source }),
+		field("on_down", "What becomes of live connections to a server that goes down. keep: they are let alone. cut: they are reset. Default: keep.", enum("policy", OnDowns), func(s *S) *Field[string] { return &in(s).OnDown }),
 		field("balance", "Which server gets the next connection. Default: roundrobin.", enum("balance", Balances), func(s *S) *Field[string] { return &in(s).Balance }),
 		field("connect_timeout", "For all attempts to reach a server, together. Default: 3s.", kTimeout, func(s *S) *Field[time.Duration] { return &in(s).ConnectTimeout }),
 		field("idle_timeout", "Cut a connection on which nothing has moved for this long. Default: off.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).IdleTimeout }),
@@ -96,7 +117,7 @@ var checkKeys = []key[Check]{
 }
 
 var routeKeys = append([]key[Route]{
-	field("mode", "tcp forwards the bytes unread.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
+	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft).", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
 	required(list("listen", "PORT, FROM-TO, ADDRESS:PORT or %INTERFACE:PORT; or a list of them.", kListen, func(r *Route) *[]Field[Listen] { return &r.Listen })),
 	required(structs("to", "HOST:PORT, or a list of servers. HOST alone, or HOST:+N, keeps (or shifts) the port that the connection came in on.",
 		shorthand(kTarget, func(s *Server) *Field[Target] { return &s.Target }, serverKeys), func(r *Route) *[]Server { return &r.To })),

@@ -37,7 +37,7 @@ var samples = []any{
 	"", "off", "on", "tcp", "http", "json", "tcplog", "stdout", "roundrobin", "leastconn", "source", "first",
 	"no_route", "self", "any_route", "3s", "500ms", "1h30m", "5", "3 s", "-3s", "9000h", "1us",
 	"80", "80-90", "90-80", ":80", "*:80", "%eth0:80", "10.0.0.1%eth0:80", "10.0.0.1:80", "[::1]:80", "::1:80", "eth0:80", "10.0.0.1", "10.0.0.999:80", "0",
-	"host:80", "host", "host:+5", "host:", "host:0", "ho st:80", "http://host", "10.0.0.1:53", "/x", "/a b", "x\ty", "a\x01b",
+	"host:80", "host", "host:+5", "host:", "host:0", "ho st:80", "http://host", "10.0.0.1:53", "/x", "/a b", "10.0.0.0/8", "10.0.0.1/8", "10.0.0.0/33", "fd00::/64", "fd00::4", "udp", "relay", "nft", "keep", "cut", "x\ty", "a\x01b",
 	[]any{},
 	[]any{"80"},
 	[]any{"host:80", "other:80"},
@@ -53,6 +53,7 @@ var samples = []any{
 var beyond = []string{
 	"out of range", "is not a port", "ends before it starts", "is not an IP address", "is not an interface name",
 	"is not a host name", "port is missing", "is not a port shift", "a URL is not a server", "brackets do not hold", "stands in brackets", "is not a duration",
+	"is not a network", "has bits outside its mask",
 }
 
 // TestSchemaIsTheDecoder puts every sample at every key of the schema, and adds

@@ -88,6 +88,18 @@ func parsePorts(s string) (from, to uint16, err error) {
 	return from, to, nil
 }
 
+// Ports is a range of ports, inclusive.
+type Ports struct{ From, To uint16 }
+
+func parsePortRange(s string) (p Ports, err error) {
+	if p.From, p.To, err = parsePorts(s); err != nil {
+		return p, fmt.Errorf("ports %q: %w; write FROM-TO", s, err)
+	}
+	return p, nil
+}
+
+func (p Ports) String() string { return fmt.Sprintf("%d-%d", p.From, p.To) }
+
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || s[0] == '+' || s[0] == '0' { // 022 is 18 to YAML
@@ -212,6 +224,34 @@ func (t Target) String() string {
 	return host
 }
 
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return a, fmt.Errorf("%q is not an IP address; write 10.0.0.4 or fd00::4", s)
+	}
+	return a.Unmap(), nil
+}
+
+// parseNetwork reads ADDRESS/BITS, or an address alone. Bits below the mask are
+// a mistake of whoever wrote them.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if !strings.Contains(s, "/") {
+		a, err := parseAddr(s)
+		if err != nil {
+			return netip.Prefix{}, fmt.Errorf("%q is not a network; write 10.0.0.0/24 or an address", s)
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return p, fmt.Errorf("%q is not a network; write 10.0.0.0/24 or fd00::/64", s)
+	case p != p.Masked():
+		return p, fmt.Errorf("network %q has bits outside its mask; write %s", s, p.Masked())
+	}
+	return p, nil
+}
+
 // Nameserver is the place of a DNS server; port 53 where none is written.
 type Nameserver netip.AddrPort
 
@@ -263,3 +303,6 @@ func FormatDuration(d time.Duration) string {
 	}
 	return s
 }
+
+// MarshalText makes Ports a string in JSON.
+func (p Ports) MarshalText() ([]byte, error) { return []byte(p.String()), nil }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"midspan/internal/engine"
 	"midspan/internal/health"
 	"midspan/internal/plan"
+	"midspan/internal/resolve"
 )
 
 // Options of a daemon. Load and Engine are required.
@@ -34,6 +36,10 @@ type Options struct {
 	// into force: it opens the probe endpoint, admin and the access log where
 	// the plan has them. When it fails, nothing changes.
 	Prepare func(*plan.Plan) error
+	// Known are addresses that names had in an earlier life, used until newer ones
+	// are there; Remember, if set, is given those of now when they change.
+	Known    map[string][]netip.Addr
+	Remember func(map[string][]netip.Addr)
 	// Record, if set, gets the access log's records. It must not block.
 	Record func(*engine.Record)
 	// Wants, if set, tells whether records of starts, or of ends, are of use.
@@ -57,7 +63,9 @@ type Daemon struct {
 	reloads  chan loaded
 	draining chan struct{}
 	drainOne sync.Once
-	servers  atomic.Pointer[map[string]server] // by route and name
+	// remembered is what Remember was last given; only Run has to do with it.
+	remembered map[string][]netip.Addr
+	servers    atomic.Pointer[map[string]server] // by route and name
 
 	mu     sync.Mutex // guards what follows
 	base   *plan.Plan // as loaded
@@ -94,7 +102,7 @@ func New(o Options) *Daemon {
 		status:   Status{State: Starting, StateSince: time.Now(), Since: time.Now()},
 	}
 	d.servers.Store(&map[string]server{})
-	d.names = newNames(d.log, d.changed)
+	d.names = newNames(d.log, d.changed, o.Known)
 	d.health = health.New(health.Options{Log: d.log, OnChange: d.changed})
 	return d
 }
@@ -202,6 +210,7 @@ func (d *Daemon) adopt(ctx context.Context, base *plan.Plan, warnings []string) 
 // now, those up that are.
 func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err error) {
 	answers := d.names.answers()
+	d.remember(answers)
 	addrs := func(host string) []netip.Addr { return answers[host].Addrs }
 	known := base.With(addrs, func(*plan.Route, *plan.Server, netip.Addr) (bool, bool) { return true, false })
 	next := known.With(addrs, d.state(known)) // an endpoint that is new is up
@@ -217,6 +226,23 @@ func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err 
 	d.mu.Unlock()
 	d.logReady(old, next)
 	return len(change.Pending) > 0, nil
+}
+
+// remember hands the addresses of now on, if they are others than before.
+func (d *Daemon) remember(answers map[string]resolve.Answer) {
+	if d.o.Remember == nil {
+		return
+	}
+	now := map[string][]netip.Addr{}
+	for name, a := range answers {
+		if len(a.Addrs) > 0 {
+			now[name] = a.Addrs
+		}
+	}
+	if !reflect.DeepEqual(now, d.remembered) {
+		d.remembered = now
+		d.o.Remember(now)
+	}
 }
 
 // server is what the data path's reports about a server are good for.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"midspan/internal/plan"
 )
 
 // Drain stops the daemon softly; Run returns when it is done. It may be called
@@ -39,11 +41,11 @@ func (d *Daemon) drain(ctx context.Context) error {
 	if _, err := d.engine.Apply(ctx, p.WithoutListeners()); err != nil {
 		return err
 	}
-	d.log.Info("draining: listeners are closed", "connections", d.engine.Status().Connections, "timeout", p.Drain.Timeout)
+	d.log.Info("draining: listeners are closed", "connections", d.left(p), "timeout", p.Drain.Timeout)
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for {
-		n := d.engine.Status().Connections
+		n := d.left(p)
 		switch {
 		case n == 0:
 			d.log.Info("drained")
@@ -58,6 +60,23 @@ func (d *Daemon) drain(ctx context.Context) error {
 		case <-look.C:
 		}
 	}
+}
+
+// left is how many connections a drain waits for: all but those that outlive the
+// daemon.
+func (d *Daemon) left(p *plan.Plan) int {
+	s := d.engine.Status()
+	n := s.Connections
+	for _, r := range p.Routes {
+		if p.Outlives(r) {
+			for _, x := range s.Routes {
+				if x.Name == r.Name {
+					n -= x.Counters.Active
+				}
+			}
+		}
+	}
+	return n
 }
 
 // keepOn forwards as before for t; false when ctx ended first.

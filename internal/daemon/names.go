@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -24,8 +25,13 @@ type names struct {
 	known    map[string]resolve.Answer // the last with addresses, of every name that ever was in a plan
 }
 
-func newNames(log *slog.Logger, onChange func()) *names {
-	return &names{log: log, onChange: onChange, known: map[string]resolve.Answer{}}
+// newNames begins with what was known in an earlier life.
+func newNames(log *slog.Logger, onChange func(), earlier map[string][]netip.Addr) *names {
+	n := &names{log: log, onChange: onChange, known: map[string]resolve.Answer{}}
+	for name, addrs := range earlier {
+		n.known[name] = resolve.Answer{Addrs: addrs}
+	}
+	return n
 }
 
 // use makes the hosts of p the ones that are kept current, and waits a little

@@ -64,7 +64,16 @@ type Status struct {
 	AcceptErrors   uint64        `json:"accept_errors"`   // accepts that failed for want of fds or memory
 	Panics         uint64        `json:"panics"`          // connections ended by a defect of ours
 	Pending        []Pending     `json:"pending,omitempty"`
+	Tracking       *Tracking     `json:"tracking,omitempty"` // of the kernel's engine
 	Routes         []RouteStatus `json:"routes"`
+}
+
+// Tracking is how full the kernel's table of connections is; it is shared with
+// all else on this machine that is tracked.
+type Tracking struct {
+	Entries int    `json:"entries"`
+	Max     int    `json:"max"`     // above it, packets of new connections are dropped; 0: no limit
+	Dropped uint64 `json:"dropped"` // packets of new connections, for want of room or of ports
 }
 
 // RouteStatus is the state of one route, in the order of the plan. Routes that
@@ -99,6 +108,10 @@ type EndpointStatus struct {
 	Connects   uint64 `json:"connects"`       // that succeeded
 	Failures   uint64 `json:"failures"`       // connects that failed
 	LastError  string `json:"last_error,omitempty"`
+	// Source ports in use for it, and how many there are; 0: not known to the
+	// engine.
+	Ports    int `json:"ports,omitempty"`
+	MaxPorts int `json:"max_ports,omitempty"`
 }
 
 // Conn is a live connection.
@@ -134,6 +147,7 @@ const (
 	FinTimeout     Reason = "fin timeout"
 	LostClient     Reason = "client lost" // keepalive or user timeout
 	LostServer     Reason = "server lost"
+	ServerDown     Reason = "server down" // and the route says on_down: cut
 	Killed         Reason = "killed"
 	Stopped        Reason = "daemon stopped"
 	Fault          Reason = "fault in midspan"
@@ -142,7 +156,7 @@ const (
 // Reasons are all of them, in a fixed order.
 var Reasons = []Reason{
 	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, ConnectFailed, NoServer, ServersFull,
-	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, Killed, Stopped, Fault,
+	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 
 // Record is one line of the access log. A start record (End is zero) is made

@@ -59,10 +59,14 @@ type builder struct {
 // listener remembers who listens where, to name both sides of a conflict.
 type listener struct {
 	Listen
+	mode  Mode
 	owner string
 	route int // its place in the file; -1: health or admin
 	pos   config.Pos
 }
+
+// defaultSourcePorts leaves out those that belong to services.
+var defaultSourcePorts = config.Ports{From: 1024, To: 65535}
 
 func (b *builder) plan() *Plan {
 	f := b.file
@@ -88,6 +92,7 @@ func (b *builder) plan() *Plan {
 			Timeout:   Duration(f.Drain.Timeout.Or(defaultDrain)),
 		},
 		MaxConnections: f.MaxConnections.V,
+		NFT:            Kernel{Keep: f.NFT.Keep.V, Ports: f.NFT.Ports.Or(defaultSourcePorts)},
 	}
 	for _, s := range f.DNS.Servers {
 		p.DNS.Servers = append(p.DNS.Servers, netip.AddrPort(s.V))
@@ -124,7 +129,7 @@ func (b *builder) listenOr(f config.Field[config.OffOr[config.Listen]], d Listen
 			return l
 		}
 	}
-	b.listeners = append(b.listeners, listener{l, owner, -1, f.Pos})
+	b.listeners = append(b.listeners, listener{l, TCP, owner, -1, f.Pos})
 	return l
 }
 
@@ -132,6 +137,10 @@ func (b *builder) route(i int, c *config.Route) *Route {
 	s, d := &c.Settings, &b.file.Defaults
 	r := &Route{
 		Name:           c.Name.V,
+		Mode:           Mode(c.Mode.Or(config.Modes[0])),
+		OnDown:         OnDown(pick(s.OnDown, d.OnDown, config.OnDowns[0])),
+		Allow:          values(s.Allow, d.Allow),
+		Source:         values(s.Source, d.Source),
 		Balance:        Balance(pick(s.Balance, d.Balance, config.Balances[0])),
 		ConnectTimeout: Duration(pick(s.ConnectTimeout, d.ConnectTimeout, defaultConnectTimeout)),
 		IdleTimeout:    pickOff(s.IdleTimeout, d.IdleTimeout, 0),
@@ -143,10 +152,12 @@ func (b *builder) route(i int, c *config.Route) *Route {
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
 	for _, l := range c.Listen {
 		r.Listen = append(r.Listen, Listen(l.V))
-		b.listeners = append(b.listeners, listener{Listen(l.V), fmt.Sprintf("route %q", r.Name), i, l.Pos})
+		b.listeners = append(b.listeners, listener{Listen(l.V), r.Mode, fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
 	r.Check = b.check(c, r)
+	b.engine(c, r)
+	b.warnKernel(c, r)
 	b.warnRoute(c, r)
 	return r
 }
@@ -168,6 +179,17 @@ func pickOff(route, defaults config.Field[config.OffOr[time.Duration]], d time.D
 		return 0
 	}
 	return Duration(v.V)
+}
+
+// values is the route's list, or that of the defaults.
+func values[T any](route, defaults []config.Field[T]) (all []T) {
+	if len(route) == 0 {
+		route = defaults
+	}
+	for _, f := range route {
+		all = append(all, f.V)
+	}
+	return all
 }
 
 func keepalive(route, defaults config.Keepalive) Keepalive {
@@ -232,6 +254,9 @@ func (b *builder) check(c *config.Route, r *Route) Check {
 	if s.Host.Set() && k.Kind != CheckHTTP {
 		b.problems.Addf(s.Host.Pos, "route %q: `host` is for an http check; add http: /path or take it out", r.Name)
 	}
+	if r.Mode == UDP && k.Kind != CheckOff && k.Port == 0 {
+		b.problems.Addf(firstSet(s.TCP.Pos, s.HTTP.Pos, c.Name.Pos), "route %q: a check is over TCP, and the route is udp; give it the `port` of something on the same server that answers there", r.Name)
+	}
 	if s.Port.Set() && k.Kind == CheckOff {
 		b.problems.Addf(s.Port.Pos, "route %q: `port` is given but no check; add tcp: true or http: /path", r.Name)
 	}
@@ -263,7 +288,7 @@ func (b *builder) warnRoute(c *config.Route, r *Route) {
 	if t := r.IdleTimeout; t != 0 && !r.Keepalive.Off && t.D() > 0 && t.D() <= 4*time.Minute && !c.IdleTimeout.Set() {
 		b.warnings.Addf(c.Name.Pos, "route %q: idle_timeout %s from `defaults` cuts connection pools that rest longer", r.Name, t)
 	}
-	if r.Keepalive.Off || r.Keepalive.Idle.D() >= 4*time.Minute {
+	if r.Engine == Relay && (r.Keepalive.Off || r.Keepalive.Idle.D() >= 4*time.Minute) {
 		b.warnings.Addf(firstSet(c.Keepalive.Off.Pos, c.Keepalive.Idle.Pos, c.Name.Pos), "route %q: without keepalive below 240s Private Link cuts idle connections without a word; write keepalive: 60s", r.Name)
 	}
 }
@@ -293,7 +318,7 @@ func (b *builder) conflicts() {
 func taken(byPort map[uint16][]listener, l listener) (listener, bool) {
 	for port := int(l.From); port <= int(l.To); port++ {
 		for _, other := range byPort[uint16(port)] {
-			if l.overlaps(other.Listen) {
+			if l.mode == other.mode && l.overlaps(other.Listen) {
 				return other, true
 			}
 		}

@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"midspan/internal/config"
 )
 
 // Plan is all that the daemon is to do. Its values are never changed once
@@ -28,6 +30,7 @@ type Plan struct {
 	Log            Log      `json:"log"`
 	DNS            DNS      `json:"dns"`
 	Drain          Drain    `json:"drain"`
+	NFT            Kernel   `json:"nft"`
 	MaxConnections int      `json:"max_connections"` // 0: what the fd limit allows
 	Routes         []*Route `json:"routes"`          // in the order of the file; listeners are disjoint
 }
@@ -80,9 +83,18 @@ type Drain struct {
 	Timeout   Duration `json:"timeout"`
 }
 
+// Kernel is what holds for all routes of the nft engine.
+type Kernel struct {
+	Keep  bool         `json:"keep"`  // rules and live connections outlive the daemon
+	Ports config.Ports `json:"ports"` // to connect to servers from
+}
+
 // Route is one thing forwarded.
 type Route struct {
 	Name           string    `json:"name"`
+	Mode           Mode      `json:"mode"`
+	Engine         Engine    `json:"engine"`
+	EngineWhy      string    `json:"engine_why"` // why that one: default, written, or "auto: …"
 	Listen         []Listen  `json:"listen"`
 	Balance        Balance   `json:"balance"`
 	Servers        []*Server `json:"servers"`
@@ -94,7 +106,29 @@ type Route struct {
 	Warm           int       `json:"warm"`         // connections kept ready to each address of a server
 	Keepalive      Keepalive `json:"keepalive"`
 	MaxConnections int       `json:"max_connections"` // 0: no limit of its own
+
+	Allow  []netip.Prefix `json:"allow,omitempty"`  // clients that may connect; none: all
+	Source []netip.Addr   `json:"source,omitempty"` // addresses to connect from; none: the interface's
+	OnDown OnDown         `json:"on_down"`
 }
+
+// Mode is what a route understands of what it forwards.
+type Mode string
+
+// The modes.
+const (
+	TCP Mode = "tcp"
+	UDP Mode = "udp"
+)
+
+// OnDown is what becomes of live connections to a server that goes down.
+type OnDown string
+
+// The policies.
+const (
+	Keep OnDown = "keep"
+	Cut  OnDown = "cut"
+)
 
 // Balance is how a server is chosen for a connection.
 type Balance string
@@ -205,18 +239,36 @@ func (p *Plan) With(addrs func(host string) []netip.Addr, state func(*Route, *Se
 	return &next
 }
 
+// Of is p with only the routes of an engine.
+func (p *Plan) Of(e Engine) *Plan {
+	next := *p
+	next.Routes = nil
+	for _, r := range p.Routes {
+		if r.Engine == e {
+			next.Routes = append(next.Routes, r)
+		}
+	}
+	return &next
+}
+
 // WithoutListeners is p with routes that listen nowhere: what an engine is given
-// to stop accepting while connections that live go on.
+// to stop accepting while connections that live go on. Routes that outlive the
+// daemon keep theirs.
 func (p *Plan) WithoutListeners() *Plan {
 	next := *p
 	next.Routes = make([]*Route, len(p.Routes))
 	for i, r := range p.Routes {
 		route := *r
-		route.Listen = nil
+		if !p.Outlives(r) {
+			route.Listen = nil
+		}
 		next.Routes[i] = &route
 	}
 	return &next
 }
+
+// Outlives tells whether a route is still forwarded when the daemon has ended.
+func (p *Plan) Outlives(r *Route) bool { return p.NFT.Keep && r.Engine == NFT }
 
 // Usable tells whether a new connection on r has somewhere to go that is not
 // known to fail.

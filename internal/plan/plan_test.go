@@ -167,7 +167,7 @@ func TestDefaults(t *testing.T) {
 	p := mustNew(t, "routes:\n  a: {listen: 80, to: h:81}\n")
 	r := p.Routes[0]
 	want := Route{
-		Name: "a", Listen: r.Listen, Balance: RoundRobin, Servers: r.Servers,
+		Name: "a", Mode: TCP, Engine: Relay, EngineWhy: "default", OnDown: Keep, Listen: r.Listen, Balance: RoundRobin, Servers: r.Servers,
 		Check:          Check{Kind: CheckOff, Every: Duration(5 * time.Second), Timeout: Duration(5 * time.Second), Rise: 2, Fall: 3},
 		ConnectTimeout: Duration(3 * time.Second), FinTimeout: Duration(time.Hour), UserTimeout: Duration(5 * time.Minute),
 		Keepalive: Keepalive{Idle: Duration(time.Minute), Interval: Duration(15 * time.Second), Count: 4},

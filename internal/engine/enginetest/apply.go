@@ -34,7 +34,7 @@ func applyCases() []testCase {
 // wantRefused wants that nothing listens on at.
 func (r *rig) wantRefused(at netip.AddrPort) {
 	r.Helper()
-	if p, err := r.connect(at, ""); err == nil {
+	if p, err := r.connect(at); err == nil {
 		p.Close()
 		r.Errorf("%s takes connections", at)
 	} else if fate(err) != "refused" {
@@ -137,8 +137,8 @@ func testChangeRoute(r *rig) {
 	servers := r.serveNames("ab")
 	at := r.freePort()
 	r.apply("route: { listen: %q, to: %q }", at, servers[0].addr)
-	_, old := r.who(at, "")
-	change := r.apply("route: { listen: %q, to: %q, connect_timeout: 7s, balance: leastconn }", at, servers[1].addr)
+	_, old := r.who(at)
+	change := r.apply("route: { listen: %q, to: %q, idle_timeout: 7m, balance: source }", at, servers[1].addr)
 	if !change.Empty() {
 		r.Errorf("Apply says %+v although no listener changed", change)
 	}
@@ -154,10 +154,10 @@ func testPortMoves(r *rig) {
 	servers := r.serveNames("ab")
 	at := r.freePort()
 	r.apply("old: { listen: %q, to: %q }", at, servers[0].addr)
-	_, old := r.who(at, "")
+	_, old := r.who(at)
 	change := r.apply("new: { listen: %q, to: %q }", at, servers[1].addr)
 	r.wantChange(change, []string{"new " + at.String()}, []string{"old " + at.String()})
-	if name, _ := r.who(at, ""); name != "b" {
+	if name, _ := r.who(at); name != "b" {
 		r.Errorf("a new connection goes to %s, want b", name)
 	}
 	r.wantEcho(old, "a connection of the old route")
@@ -172,7 +172,7 @@ func testAddressMoves(r *rig) {
 	r.apply("%s", narrow)
 	old := r.dial(at)
 	r.wantEcho(old, "a connection")
-	elsewhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), at.Port())
+	elsewhere := netip.AddrPortFrom(r.place.listen[1], at.Port())
 	for range 2 {
 		r.wantRefused(elsewhere)
 		r.apply("%s", wide)
@@ -208,7 +208,7 @@ func testEmptyPlan(r *rig) {
 	if got := r.engine.Conns(); len(got) != 0 {
 		r.Errorf("before the first Apply, Conns is %+v", got)
 	}
-	p := r.plan("route: { listen: %q, to: \"127.0.0.1:1\" }", r.freePort()).WithoutListeners()
+	p := r.plan("route: { listen: %q, to: %q }", r.freePort(), r.serverAt(1)).WithoutListeners()
 	if change := r.applyPlan(p); !change.Empty() {
 		r.Errorf("a plan without a route changes %+v", change)
 	}
@@ -217,7 +217,7 @@ func testEmptyPlan(r *rig) {
 func testPortInUse(r *rig) {
 	backend := r.serve(echo)
 	stays, goes, comes := r.freePort(), r.freePort(), r.freePort()
-	taken := r.serveOn(r.freePort(), echo).addr
+	taken := r.serveBeside(r.freePort(), echo).addr
 	line := func(name string, at netip.AddrPort) string {
 		return fmt.Sprintf("%s: { listen: %q, to: %q }\n", name, at, backend.addr)
 	}

@@ -16,6 +16,7 @@ func balanceCases() []testCase {
 		{"leastconn by weight", testLeastConnWeights},
 		{"source", testSource},
 		{"first", testFirst},
+		{"first passes over a full server", testFirstFull},
 		{"backup", testBackup},
 		{"weight 0", testWeightZero},
 	}
@@ -35,11 +36,16 @@ func (r *rig) serveNames(names string) []*server {
 	return all
 }
 
-// who makes a connection to at from the address given ("": any) and asks who is
-// there.
-func (r *rig) who(at netip.AddrPort, from string) (name string, p *peer) {
+// who makes a connection to at and asks who is there.
+func (r *rig) who(at netip.AddrPort) (name string, p *peer) {
 	r.Helper()
-	p, err := r.connect(at, from)
+	return r.whoFrom(netip.Addr{}, at)
+}
+
+// whoFrom is who from one of the addresses that clients have.
+func (r *rig) whoFrom(from netip.Addr, at netip.AddrPort) (name string, p *peer) {
+	r.Helper()
+	p, err := r.connectFrom(from, at)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -55,7 +61,7 @@ func (r *rig) tally(at netip.AddrPort, n int) map[string]int {
 	r.Helper()
 	count := map[string]int{}
 	for range n {
-		name, p := r.who(at, "")
+		name, p := r.who(at)
 		count[name]++
 		if err := p.bye(); err != nil {
 			r.Fatal(err)
@@ -94,7 +100,7 @@ func testLeastConn(r *rig) {
 	r.apply("route: { listen: %q, balance: leastconn, to: %s }", at, to(r.serveNames("ab")))
 	held := map[string][]*peer{}
 	for range 10 {
-		name, p := r.who(at, "")
+		name, p := r.who(at)
 		held[name] = append(held[name], p)
 	}
 	if len(held["a"]) != 5 || len(held["b"]) != 5 {
@@ -107,7 +113,7 @@ func testLeastConn(r *rig) {
 	}
 	r.until("the engine knows of the ends", func() bool { return len(r.engine.Conns()) == 5 })
 	for i := range 5 {
-		if name, _ := r.who(at, ""); name != "a" {
+		if name, _ := r.who(at); name != "a" {
 			r.Errorf("connection %d went to %s, which has %d connections more", i, name, 5-i)
 		}
 	}
@@ -118,7 +124,7 @@ func testLeastConnWeights(r *rig) {
 	r.apply("route: { listen: %q, balance: leastconn, to: %s }", at, to(r.serveNames("ab"), "weight: 3", "weight: 1"))
 	got := map[string]int{}
 	for range 12 {
-		name, _ := r.who(at, "")
+		name, _ := r.who(at)
 		got[name]++
 	}
 	if !near(got["a"], 9, 1) || !near(got["b"], 3, 1) {
@@ -126,16 +132,14 @@ func testLeastConnWeights(r *rig) {
 	}
 }
 
-// testSource uses that all of 127.0.0.0/8 is this host.
 func testSource(r *rig) {
-	const clients = 64
 	at := r.freePort()
 	servers := r.serveNames("abc")
 	routes := fmt.Sprintf("route: { listen: %q, balance: source, to: %s }", at, to(servers))
 	r.apply("%s", routes)
-	ask := func() (names [clients]string) {
+	ask := func() (names [manyClients]string) {
 		for i := range names {
-			name, p := r.who(at, fmt.Sprintf("127.0.0.%d", 2+i))
+			name, p := r.whoFrom(r.place.client[i], at)
 			names[i] = name
 			p.bye()
 		}
@@ -150,7 +154,7 @@ func testSource(r *rig) {
 		served[name] = true
 	}
 	if len(served) != len(servers) {
-		r.Errorf("%d clients went to %d servers of %d", clients, len(served), len(servers))
+		r.Errorf("%d clients went to %d servers of %d", manyClients, len(served), len(servers))
 	}
 	// Those of a server that goes down move; the others stay.
 	r.down[servers[0].addr.String()] = true
@@ -165,21 +169,29 @@ func testSource(r *rig) {
 func testFirst(r *rig) {
 	at := r.freePort()
 	servers := r.serveNames("ab")
-	routes := fmt.Sprintf("route: { listen: %q, balance: first, to: %s }", at, to(servers, "max_connections: 2"))
+	routes := fmt.Sprintf("route: { listen: %q, balance: first, to: %s }", at, to(servers))
 	r.apply("%s", routes)
 	if got := r.tally(at, 10); got["a"] != 10 {
 		r.Errorf("10 connections went %v, want all to a", got)
-	}
-	r.until("no connection is left", func() bool { return len(r.engine.Conns()) == 0 })
-	for i, want := range []string{"a", "a", "b"} {
-		if name, _ := r.who(at, ""); name != want {
-			r.Errorf("connection %d of those held went to %s, want %s, as a takes 2", i, name, want)
-		}
 	}
 	r.down[servers[0].addr.String()] = true
 	r.apply("%s", routes)
 	if got := r.tally(at, 5); got["b"] != 5 {
 		r.Errorf("with a down, 5 connections went %v", got)
+	}
+}
+
+func testFirstFull(r *rig) {
+	at := r.freePort()
+	r.apply("route: { listen: %q, balance: first, to: %s }", at, to(r.serveNames("ab"), "max_connections: 2"))
+	if got := r.tally(at, 10); got["a"] != 10 {
+		r.Errorf("10 connections went %v, want all to a", got)
+	}
+	r.until("no connection is left", func() bool { return len(r.engine.Conns()) == 0 })
+	for i, want := range []string{"a", "a", "b"} {
+		if name, _ := r.who(at); name != want {
+			r.Errorf("connection %d of those held went to %s, want %s, as a takes 2", i, name, want)
+		}
 	}
 }
 
@@ -217,5 +229,5 @@ func testWeightZero(r *rig) {
 	}
 	r.down[servers[1].addr.String()] = true
 	r.apply("route: { listen: %q, to: %s }", at, to(servers, "weight: 0"))
-	r.wantResetAtOnce(at, engine.NoServer)
+	r.wantTurnedAway(at, engine.NoServer)
 }

@@ -27,7 +27,7 @@ func edgeCases() []testCase {
 
 func (e edge) test(r *rig) {
 	backend := r.serve(nil)
-	client, server := r.pair(backend.addr, backend)
+	client, server := r.direct(backend)
 	if direct := e.script(client, server); direct != e.want {
 		r.Fatalf("over a direct connection: %s\nwant: %s\nThis kernel does not do what the case is about.", direct, e.want)
 	}

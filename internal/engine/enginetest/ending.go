@@ -69,7 +69,7 @@ func testIdleTimeout(r *rig) {
 	}
 	select {
 	case e := <-cut:
-		if e.how != (got{0, "reset"}) || e.after < shortest-50*time.Millisecond || e.after > shortest+step {
+		if e.how != (got{0, "reset"}) || e.after < shortest-r.idleStep()-50*time.Millisecond || e.after > shortest+step {
 			r.Errorf("the idle connection: %s after %s; want a reset after %s", e.how, e.after, shortest)
 		}
 	case <-time.After(step):
@@ -134,15 +134,18 @@ func testKill(r *rig) {
 	client.send(1000)
 	server.get(1000)
 	id := ""
-	for _, c := range r.engine.Conns() {
-		if c.Client == client.local {
-			id = c.ID
+	r.until("the connection is listed", func() bool {
+		for _, c := range r.engine.Conns() {
+			if c.Client == client.local {
+				id = c.ID
+			}
 		}
-	}
+		return id != ""
+	})
 	if r.engine.Kill("no such id") {
 		r.Error("Kill found a connection that does not exist")
 	}
-	if id == "" || !r.engine.Kill(id) {
+	if !r.engine.Kill(id) {
 		r.Fatalf("Kill did not find connection %q", id)
 	}
 	for who, p := range map[string]*peer{"client": client, "server": server} {

@@ -1,18 +1,18 @@
 package enginetest
 
 import (
-	"net"
 	"net/netip"
 
 	"midspan/internal/engine"
 )
 
-func familyCases() []testCase {
-	v4, v6 := loopback(0).Addr(), netip.IPv6Loopback()
+func familyCases(p *Place) []testCase {
+	v4, v6 := p.server[0], p.server6
+	from4, from6 := p.listen[0], p.listen6
 	return []testCase{
-		{"IPv6 listener and IPv4 server", func(r *rig) { testFamilies(r, v6, v4) }},
-		{"IPv4 listener and IPv6 server", func(r *rig) { testFamilies(r, v4, v6) }},
-		{"IPv6 on both legs", func(r *rig) { testFamilies(r, v6, v6) }},
+		{"IPv6 listener and IPv4 server", func(r *rig) { testFamilies(r, from6, v4) }},
+		{"IPv4 listener and IPv6 server", func(r *rig) { testFamilies(r, from4, v6) }},
+		{"IPv6 on both legs", func(r *rig) { testFamilies(r, from6, v6) }},
 		{"IPv4 client of a listener on all addresses", testUnmapped},
 		{"a range of ports to the ports beside", testPortRange},
 	}
@@ -20,9 +20,9 @@ func familyCases() []testCase {
 
 func (r *rig) needIPv6() {
 	r.Helper()
-	l, err := net.Listen("tcp", "[::1]:0")
+	l, err := listenIn(nil, netip.AddrPortFrom(r.place.listen6, 0))
 	if err != nil {
-		r.Skipf("this host has no IPv6 on loopback: %v", err)
+		r.Skipf("this host has no IPv6: %v", err)
 	}
 	l.Close()
 }
@@ -51,7 +51,7 @@ func testUnmapped(r *rig) {
 	backend := r.serve(echo)
 	port := r.freePort().Port()
 	r.apply("route: { listen: %d, to: %q }", port, backend.addr)
-	c := r.dial(loopback(port))
+	c := r.dial(r.at(port))
 	if err := c.ping([]byte("hello")); err != nil {
 		r.Fatal(err)
 	}
@@ -63,28 +63,27 @@ func testUnmapped(r *rig) {
 		r.Fatal(err)
 	}
 	end := r.endsFor(c.local, engine.ClosedByClient)
-	if end.Listener != loopback(port) {
-		r.Errorf("the record has listener %s, want %s", end.Listener, loopback(port))
+	if end.Listener != r.at(port) {
+		r.Errorf("the record has listener %s, want %s", end.Listener, r.at(port))
 	}
 }
 
 func testPortRange(r *rig) {
 	const n = 3
 	from := r.freePorts(2 * n)
-	port := func(i int) netip.AddrPort { return loopback(from.Port() + uint16(i)) }
 	for i := range n {
 		name := []byte{byte('a' + i)}
-		r.serveOn(port(n+i), func(p *peer) {
+		r.serveOn(r.serverAt(from.Port()+uint16(n+i)), func(p *peer) {
 			p.Write(name)
 			echo(p)
 		})
 	}
-	change := r.apply(`route: { listen: "127.0.0.1:%d-%d", to: "127.0.0.1:+%d" }`, from.Port(), from.Port()+n-1, n)
+	change := r.apply(`route: { listen: "%s-%d", to: "%s:+%d" }`, from, from.Port()+n-1, r.place.server[0], n)
 	if len(change.Added) == 0 {
 		r.Errorf("Apply says %+v, want what was added", change)
 	}
 	for i := range n {
-		if name, _ := r.who(port(i), ""); name != string(rune('a'+i)) {
+		if name, _ := r.who(r.at(from.Port() + uint16(i))); name != string(rune('a'+i)) {
 			r.Errorf("port %d of the range leads to server %q", i, name)
 		}
 	}

@@ -6,18 +6,36 @@
 //
 // Only _test files import it:
 //
-//	func TestEngine(t *testing.T) {
-//		enginetest.Run(t, func(t *testing.T, h engine.Hooks) engine.Engine { … })
+//	func TestMain(m *testing.M) {
+//		os.Exit(netns.Alone(m.Run))
 //	}
 //
-// After every case the process must have the open files and the goroutines that
-// it had before. With -short, or the race detector, the amounts are smaller. With MIDSPAN_SLOW in the
-// environment stalls last 10 s and not 2 s.
+//	func TestEngine(t *testing.T) {
+//		enginetest.Run(t, enginetest.Engine{
+//			Kind:  plan.Relay,
+//			Place: enginetest.Machines(t),
+//			New:   func(t *testing.T, h engine.Hooks) engine.Engine { … },
+//		})
+//	}
 //
-// Limits: all traffic is on the loopback interface, so there is no loss, no
-// delay and no packet below 64 KiB unless a case makes it; the reasons "client
-// lost", "server lost" and "out of resources" are not provoked; keepalive and
-// user timeout are not looked at. No two suites may run in one process at once.
+// A Place says where clients, the engine and servers are: Loopback, for which no
+// TestMain is needed, or Machines, without which an engine that translates
+// addresses has nothing to do.
+//
+// What package plan says that the kind of engine does not carry is not asked of
+// it: cases that need it are not run, and where engines differ in what a client
+// sees or a counter says, the suite wants of each what it can do. All of that is
+// in differences.go.
+//
+// After every case the process must have the open files and the goroutines that
+// it had before. With -short, or the race detector, the amounts are smaller. With
+// MIDSPAN_SLOW in the environment stalls last 10 s and not 2 s.
+//
+// Limits: all traffic is inside one kernel, so there is no loss and no delay
+// unless a case makes it, and on loopback no packet below 64 KiB; the reasons
+// "client lost", "server lost" and "out of resources" are not provoked; keepalive
+// and user timeout are not looked at, nor is UDP; warm connections are left to
+// the engine's own tests. No two suites may run in one process at once.
 package enginetest
 
 import (
@@ -25,10 +43,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -42,30 +60,38 @@ const (
 	patience  = 10 * time.Second // for what happens soon unless something is broken
 )
 
-// New makes an engine with the hooks given; the suite closes it.
-type New func(t *testing.T, hooks engine.Hooks) engine.Engine
+// Engine is what Run holds to the contract.
+type Engine struct {
+	Kind  plan.Engine // whose column in plan's table of who carries what holds for it
+	Place *Place
+	// New makes one with the hooks given; the suite closes it.
+	New func(t *testing.T, hooks engine.Hooks) engine.Engine
+}
 
-// Run holds the engines that newEngine makes to the contract.
-func Run(t *testing.T, newEngine New) {
-	warmUp(t)
-	groups := [][]testCase{
-		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(), balanceCases(), limitCases(),
-		applyCases(), loadCases(), endingCases(), reportCases(),
-	}
-	for _, cases := range groups {
-		for _, c := range cases {
-			t.Run(c.name, func(t *testing.T) { c.run(t, newEngine) })
+// Run holds the engines that e makes to the contract.
+func Run(t *testing.T, e Engine) {
+	warmUp(t, e.Place)
+	for _, c := range allCases(e.Place) {
+		if c.carriedBy(e.Kind) {
+			t.Run(c.name, func(t *testing.T) { c.run(t, e) })
 		}
 	}
 }
 
+func allCases(p *Place) []testCase {
+	return slices.Concat(
+		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(p), balanceCases(), limitCases(),
+		applyCases(), loadCases(), endingCases(), reportCases(),
+	)
+}
+
 type testCase struct {
-	name string
+	name string // see needs
 	test func(r *rig)
 }
 
 // run is one case with all that surrounds it.
-func (c testCase) run(t *testing.T, newEngine New) {
+func (c testCase) run(t *testing.T, e Engine) {
 	watchdog := time.AfterFunc(caseLimit, func() {
 		stacks := make([]byte, 1<<20)
 		panic(fmt.Sprintf("enginetest: %q still runs after %s\n%s", c.name, caseLimit, stacks[:runtime.Stack(stacks, true)]))
@@ -76,6 +102,8 @@ func (c testCase) run(t *testing.T, newEngine New) {
 	t.Cleanup(func() { checkLeaks(t, before) })
 	r := &rig{
 		T:        t,
+		kind:     e.Kind,
+		place:    e.Place,
 		log:      &log{},
 		names:    map[string][]netip.Addr{},
 		down:     map[string]bool{},
@@ -84,7 +112,7 @@ func (c testCase) run(t *testing.T, newEngine New) {
 		ports:    map[uint16]bool{},
 	}
 	t.Cleanup(r.finish)
-	r.newEngine = func(h engine.Hooks) engine.Engine { return newEngine(t, h) }
+	r.newEngine = func(h engine.Hooks) engine.Engine { return e.New(t, h) }
 	r.engine = r.newEngine(engine.Hooks{Dial: r.log.dial, Record: r.log.record})
 	c.test(r)
 }
@@ -92,6 +120,8 @@ func (c testCase) run(t *testing.T, newEngine New) {
 // rig is an engine with the clients and servers around it.
 type rig struct {
 	*testing.T
+	kind      plan.Engine
+	place     *Place
 	engine    engine.Engine
 	newEngine func(engine.Hooks) engine.Engine
 	log       *log
@@ -235,8 +265,8 @@ func openFiles() (names []string) {
 }
 
 // warmUp makes the runtime open what it keeps for ever (its epoll descriptor).
-func warmUp(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func warmUp(t *testing.T, p *Place) {
+	l, err := listenIn(p.servers, netip.AddrPortFrom(p.server[0], 0))
 	if err != nil {
 		t.Fatal(err)
 	}

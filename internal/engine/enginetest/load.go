@@ -92,9 +92,9 @@ func testAppliesUnderLoad(r *rig) {
 	backend, second := r.serve(echo), r.serve(echo)
 	at, moving := r.freePort(), r.freePorts(10)
 	plans := func(i int) string {
-		text := fmt.Sprintf("route: { listen: %q, connect_timeout: %dms, to: [%q, %q] }\n", at, 3000+i, backend.addr, second.addr)
+		text := fmt.Sprintf("route: { listen: %q, idle_timeout: %ds, to: [%q, %q] }\n", at, 300+i, backend.addr, second.addr)
 		for j := range i % 10 {
-			text += fmt.Sprintf("other%d: { listen: %q, to: %q }\n", j, loopback(moving.Port()+uint16(j)), backend.addr)
+			text += fmt.Sprintf("other%d: { listen: %q, to: %q }\n", j, r.at(moving.Port()+uint16(j)), backend.addr)
 		}
 		return text
 	}
@@ -121,12 +121,9 @@ func testAppliesUnderLoad(r *rig) {
 // testEndpointsUnderLoad moves a name from address to address. Connections to
 // addresses that it has no longer must live.
 func testEndpointsUnderLoad(r *rig) {
-	const addresses = 4
-	var all []netip.Addr
+	all := r.place.server
 	port := r.freePort().Port()
-	for i := range addresses {
-		a := netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i)})
-		all = append(all, a)
+	for _, a := range all {
 		r.serveOn(netip.AddrPortFrom(a, port), echo)
 	}
 	at := r.freePort()
@@ -135,9 +132,9 @@ func testEndpointsUnderLoad(r *rig) {
 	r.applyPlan(p)
 	l := r.start(at, 8, 4)
 	for i := range 24 {
-		r.names["db.example"] = all[i%addresses : i%addresses+1]
+		r.names["db.example"] = all[i%len(all) : i%len(all)+1]
 		if i%3 == 0 {
-			r.names["db.example"] = all[:1+i%addresses]
+			r.names["db.example"] = all[:1+i%len(all)]
 		}
 		if change := r.applyPlan(r.with(p)); !change.Empty() {
 			r.Errorf("new addresses change %+v", change)

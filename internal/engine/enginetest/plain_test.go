@@ -21,7 +21,9 @@ import (
 // TestPlain holds the suite against an engine that is made to be read: if a case
 // fails here, the case is wrong.
 func TestPlain(t *testing.T) {
-	Run(t, func(_ *testing.T, h engine.Hooks) engine.Engine { return newPlain(h) })
+	newEngine := func(_ *testing.T, h engine.Hooks) engine.Engine { return newPlain(h) }
+	t.Run("loopback", func(t *testing.T) { Run(t, Engine{Kind: plan.Relay, Place: Loopback(), New: newEngine}) })
+	t.Run("machines", func(t *testing.T) { Run(t, Engine{Kind: plan.Relay, Place: Machines(t), New: newEngine}) })
 }
 
 // plain is the plainest engine that can pass: a goroutine for each direction of

@@ -51,7 +51,9 @@ func (e *plain) serve(l *listener, client *net.TCPConn) {
 	}
 	record := engine.Record{}
 	ctx, give := context.WithTimeout(e.ctx, c.cfg.ConnectTimeout.D())
+	c.mu.Lock()
 	c.give = give
+	c.mu.Unlock()
 	stop := c.watch(ctx)
 	t, server, reason := c.connect(ctx, &record)
 	if server != nil {
@@ -59,6 +61,9 @@ func (e *plain) serve(l *listener, client *net.TCPConn) {
 	}
 	stop()
 	give()
+	if e.ctx.Err() != nil { // which is what ended the connecting
+		reason = engine.Stopped
+	}
 	if server == nil {
 		c.cut(reason)
 	} else if c.open(server) {

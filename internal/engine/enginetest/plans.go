@@ -13,14 +13,14 @@ import (
 
 // plan makes a Plan from routes as they stand in a midspan.yaml, one a line:
 //
-//	sql: { listen: "127.0.0.1:1434", to: "127.0.0.1:1433" }
+//	sql: { listen: "10.0.0.1:1434", to: "10.0.0.2:1433" }
 //
 // Names have the addresses of r.names, and servers are up unless r.down names
 // them or their address. A line that does not start with a route's name but
 // with "max_connections" is for the plan as a whole.
 func (r *rig) plan(format string, args ...any) *plan.Plan {
 	r.Helper()
-	top := []string{"health: off", "admin: off"}
+	top := []string{"health: off", "admin: off", fmt.Sprintf("defaults: { engine: %s }", r.kind)}
 	routes := []string{"routes:"}
 	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
 		line = strings.TrimSpace(line)
@@ -54,7 +54,8 @@ func (r *rig) with(p *plan.Plan) *plan.Plan {
 	)
 }
 
-// freePort is a port of 127.0.0.1 (and every other address) that nobody has.
+// freePort is where the engine can listen. Nobody has the port, on any address,
+// where the engine is or where the servers are.
 func (r *rig) freePort() netip.AddrPort { return r.freePorts(1) }
 
 // freePorts is the first of n such ports in a row, none of which this case has
@@ -66,12 +67,22 @@ func (r *rig) freePorts(n int) netip.AddrPort {
 		if err != nil {
 			r.Fatal(err)
 		}
-		if r.claim(p, n) {
-			return loopback(uint16(p))
+		if r.vacant(p, n) && r.claim(p, n) {
+			return r.at(uint16(p))
 		}
 	}
 	r.Fatalf("no %d ports in a row that this case has not used", n)
 	return netip.AddrPort{}
+}
+
+// vacant tells whether n ports from one on are free where the servers are.
+func (r *rig) vacant(from, n int) bool {
+	for p := from; p < from+n; p++ {
+		if !vacant(r.place.servers, p) {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *rig) claim(from, n int) bool {
@@ -88,8 +99,12 @@ func (r *rig) claim(from, n int) bool {
 	return true
 }
 
-func loopback(port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+// at is a port of the address that the engine listens on.
+func (r *rig) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(r.place.listen[0], port) }
+
+// serverAt is a port of the address that servers are at.
+func (r *rig) serverAt(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(r.place.server[0], port)
 }
 
 // route applies a plan with one route from a free port to servers, and returns

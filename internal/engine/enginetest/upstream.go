@@ -3,13 +3,13 @@ package enginetest
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"syscall"
 	"time"
 
 	"midspan/internal/engine"
+	"midspan/internal/plan"
 )
 
 // atOnce is what "a reset at once, not a timeout" means. Of several tries the
@@ -31,16 +31,15 @@ func upstreamCases() []testCase {
 }
 
 // dead is an address of which connects are refused.
-func (r *rig) dead() *server { return &server{addr: r.freePort()} }
+func (r *rig) dead() *server { return &server{addr: r.serverAt(r.freePort().Port())} }
 
 // ends makes a connection to at, waits for its end without sending a byte, and
 // says how and after how long it came.
 func (r *rig) ends(at netip.AddrPort) (how string, after time.Duration, client netip.AddrPort) {
 	r.Helper()
 	began := time.Now()
-	p, err := r.connect(at, "")
+	p, err := r.connect(at)
 	if err != nil {
-		// The reset can be there before the connect is reported.
 		return fate(err), time.Since(began), netip.AddrPort{}
 	}
 	defer p.Close()
@@ -48,29 +47,29 @@ func (r *rig) ends(at netip.AddrPort) (how string, after time.Duration, client n
 	return how, time.Since(began), p.local
 }
 
-// wantResetAtOnce makes some connections to at. Each must be reset, and their
-// record must say why.
-func (r *rig) wantResetAtOnce(at netip.AddrPort, why engine.Reason) {
+// wantTurnedAway makes some connections to at. Each must be turned away at once,
+// and counted as such.
+func (r *rig) wantTurnedAway(at netip.AddrPort, why engine.Reason) {
 	r.Helper()
 	const tries = 5
-	before := r.log.reasons()[why]
+	before := r.countTurnedAway(why)
 	fastest := time.Hour
 	for range tries {
 		how, after, _ := r.ends(at)
-		if how != "0 bytes, reset" && how != "reset" {
-			r.Errorf("the client sees: %s; want a reset", how)
+		if !r.turnedAway(how) {
+			r.Errorf("the client sees: %s; want it turned away", how)
 		}
 		fastest = min(fastest, after)
 	}
 	if fastest > atOnce {
 		r.Errorf("the fastest of %d resets took %s, want %s", tries, fastest, atOnce)
 	}
-	r.until(fmt.Sprintf("%d records that say %q", tries, why), func() bool { return r.log.reasons()[why] == before+tries })
+	r.until(fmt.Sprintf("%d ends because of %q", tries, why), func() bool { return r.countTurnedAway(why) == before+tries })
 }
 
 func testRefused(r *rig) {
 	at := r.route("", r.dead())
-	r.wantResetAtOnce(at, engine.ConnectFailed)
+	r.wantTurnedAway(at, engine.ConnectFailed)
 	for _, record := range r.log.all() {
 		if record.End.IsZero() {
 			r.Errorf("a start record although no server was reached: %+v", record)
@@ -108,8 +107,8 @@ func testOneRefuses(r *rig) {
 }
 
 func testOneAddressRefuses(r *rig) {
-	alive := r.serve(echo) // on 127.0.0.1 only
-	r.names["db.example"] = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+	alive := r.serve(echo) // on one address only
+	r.names["db.example"] = r.place.server[:2]
 	at := r.freePort()
 	r.apply(`route: { listen: %q, to: "db.example:%d" }`, at, alive.addr.Port())
 	for i := range 100 {
@@ -123,40 +122,42 @@ func testNoneUp(r *rig) {
 	backend := r.serve(echo)
 	r.down[backend.addr.String()] = true
 	at := r.route("", backend)
-	r.wantResetAtOnce(at, engine.NoServer)
+	r.wantTurnedAway(at, engine.NoServer)
 	if n := backend.accepted.Load(); n != 0 {
 		r.Errorf("%d connections came to a server that is down", n)
 	}
 	// A name without an address is no different.
 	at = r.freePort()
 	r.apply(`route: { listen: %q, to: "nowhere.example:80" }`, at)
-	r.wantResetAtOnce(at, engine.NoServer)
+	r.wantTurnedAway(at, engine.NoServer)
 }
 
-// blackHole is an address of loopback where connects get no answer at all: a
+// blackHole is an address of a server where connects get no answer at all: a
 // listener whose queue is full and never emptied, for which the kernel drops
 // further SYNs.
 func (r *rig) blackHole() *server {
 	r.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd := -1
+	err := r.place.servers.Do(func() (err error) {
+		fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		r.Fatal(err)
 	}
 	f := os.NewFile(uintptr(fd), "black hole")
 	r.keep(f)
-	at := r.freePort()
+	at := r.serverAt(r.freePort().Port())
 	err = syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()})
 	if err = errors.Join(err, syscall.Listen(fd, 0)); err != nil {
 		r.Fatal(err)
 	}
 	for range 10 {
-		d := net.Dialer{Timeout: 200 * time.Millisecond}
-		c, err := d.Dial("tcp", at.String())
-		var late net.Error
+		c, err := dialIn(nil, netip.Addr{}, at, time.Now().Add(200*time.Millisecond))
 		switch {
 		case err == nil:
 			r.keep(c)
-		case errors.As(err, &late) && late.Timeout():
+		case timedOut(err):
 			return &server{addr: at}
 		default:
 			r.Fatal(err)
@@ -167,6 +168,14 @@ func (r *rig) blackHole() *server {
 }
 
 func testBlackHole(r *rig) {
+	if !r.kind.Carries(plan.FeatureConnectTimeout) { // the client's own is all there is
+		at := r.route("", r.blackHole())
+		_, err := dialIn(r.place.clients, netip.Addr{}, at, time.Now().Add(time.Second))
+		if !timedOut(err) {
+			r.Errorf("the client sees: %s; want no answer", fate(err))
+		}
+		return
+	}
 	at := r.route(", connect_timeout: 400ms", r.blackHole())
 	how, after, client := r.ends(at)
 	if how != "0 bytes, reset" {

@@ -2,17 +2,17 @@ package enginetest
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"midspan/internal/netns"
 )
 
 // peer is one end of a connection under test. What it sends is a stream that
@@ -128,40 +128,39 @@ func fate(err error) string {
 		return "reset"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case timedOut(err):
 		return "NOTHING until the deadline"
 	}
 	return err.Error()
 }
 
-// dialer makes connections from address from, if it is not "".
-func (r *rig) dialer(from string) *net.Dialer {
-	d := &net.Dialer{Deadline: r.deadline, KeepAlive: -1}
-	if from != "" {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))
-	}
-	return d
+func timedOut(err error) bool {
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout()
 }
 
 // connect is dial with an error, for workers.
-func (r *rig) connect(to netip.AddrPort, from string) (*peer, error) {
-	c, err := r.dialer(from).Dial("tcp", to.String())
+func (r *rig) connect(to netip.AddrPort) (*peer, error) { return r.connectFrom(netip.Addr{}, to) }
+
+// connectFrom is connect from one of the addresses that clients have.
+func (r *rig) connectFrom(from netip.Addr, to netip.AddrPort) (*peer, error) {
+	c, err := dialIn(r.place.clients, from, to, r.deadline)
 	if err != nil {
 		return nil, err
 	}
-	return r.newPeer(c.(*net.TCPConn), true), nil
+	return r.newPeer(c, true), nil
 }
 
 func (r *rig) dial(to netip.AddrPort) *peer {
 	r.Helper()
-	p, err := r.connect(to, "")
+	p, err := r.connect(to)
 	if err != nil {
 		r.Fatal(err)
 	}
 	return p
 }
 
-// server accepts on loopback and gives each connection to handle, in a goroutine
+// server accepts connections and gives each connection to handle, in a goroutine
 // of its own, or, without one, to whoever asks next for it.
 type server struct {
 	addr     netip.AddrPort
@@ -172,15 +171,24 @@ type server struct {
 
 func (r *rig) serve(handle func(*peer)) *server {
 	r.Helper()
-	return r.serveOn(loopback(0), handle)
+	return r.serveOn(r.serverAt(0), handle)
 }
 
+// serveOn is serve at one of the addresses that servers have.
 func (r *rig) serveOn(at netip.AddrPort, handle func(*peer)) *server {
 	r.Helper()
-	// A listener of Go's accepts MPTCP unless told otherwise.
-	lc := net.ListenConfig{KeepAlive: -1}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(context.Background(), "tcp", at.String())
+	return r.serveIn(r.place.servers, at, handle)
+}
+
+// serveBeside is a server where the engine is, at one of its addresses.
+func (r *rig) serveBeside(at netip.AddrPort, handle func(*peer)) *server {
+	r.Helper()
+	return r.serveIn(nil, at, handle)
+}
+
+func (r *rig) serveIn(n *netns.Net, at netip.AddrPort, handle func(*peer)) *server {
+	r.Helper()
+	l, err := listenIn(n, at)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -223,6 +231,17 @@ func (r *rig) accept(s *server) *peer {
 func (r *rig) pair(at netip.AddrPort, s *server) (client, srv *peer) {
 	r.Helper()
 	return r.dial(at), r.accept(s)
+}
+
+// direct is both ends of a connection that the engine has no part in. It starts
+// where the engine is: clients need not reach servers in any other way.
+func (r *rig) direct(s *server) (client, srv *peer) {
+	r.Helper()
+	c, err := dialIn(nil, netip.Addr{}, s.addr, r.deadline)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return r.newPeer(c, true), r.accept(s)
 }
 
 // echo is a handler that sends back all that it gets.

@@ -20,6 +20,7 @@ import (
 	"midspan/internal/config"
 	"midspan/internal/engine"
 	"midspan/internal/freeport"
+	"midspan/internal/netns"
 	"midspan/internal/plan"
 )
 
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(netns.Alone(m.Run))
 }
 
 // child forwards to a target, says where it listens, and ends with its input.

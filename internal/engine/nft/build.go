@@ -1,0 +1,465 @@
+package nft
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/config"
+	"midspan/internal/plan"
+)
+
+// The mark of a tracked connection (ct mark) says that it is ours and of which
+// route. The kernel keeps it for as long as the connection lives, also when this
+// process does not.
+const (
+	markOurs      = 0x6d000000 // "m"
+	markOursBits  = 0xff000000
+	markRouteBits = 0x00ffff00 // the route's number
+	markShift     = 8
+	markReset     = 0x00000001 // the client has reset it
+	markServerFin = 0x00000002 // the server was the first to end its side
+	markClientFin = 0x00000004 // the client was
+)
+
+func routeMark(number uint16) uint32 { return markOurs | uint32(number)<<markShift }
+
+func routeOf(mark uint32) uint16 { return uint16(mark & markRouteBits >> markShift) }
+
+// The events of a connection that the kernel is to tell: bits of
+// linux/netfilter/nf_conntrack_common.h (IPCT_NEW 0, IPCT_DESTROY 2,
+// IPCT_PROTOINFO 5).
+const (
+	eventsAll      = 1<<0 | 1<<2 | 1<<5
+	eventsAllText  = "new,destroy,protoinfo"
+	eventsEnds     = 1 << 2
+	eventsEndsText = "destroy"
+)
+
+// Names in the table.
+func chainOf(route string) string         { return "route_" + route }
+func serversOf(route string) string       { return "servers_" + route }
+func deniedBy(route string) string        { return "denied_" + route }
+func withoutServer(route string) string   { return "no_server_" + route }
+func allowedBy(f family, r string) string { return fmt.Sprintf("allow_%s_%s", f, r) }
+func shiftOf(route string, by int) string {
+	return fmt.Sprintf("shift_%s_%s", strings.NewReplacer("-", "down_").Replace(strconv.Itoa(by)), route)
+}
+func endpointName(r string, a netip.AddrPort) string {
+	return fmt.Sprintf("to_%s_%s_%d", r, strings.ReplaceAll(a.Addr().String(), ":", "-"), a.Port())
+}
+
+// part is what a route has in the table.
+type part struct {
+	route    *plan.Route
+	number   uint16
+	log      bool
+	counters []string
+	sets     []*set
+	chains   []*chain
+	entries  []entry
+	counted  map[string]bool
+}
+
+// entry leads a listener of the route to its chain.
+type entry struct {
+	kind int // of dispatches
+	text string
+	element
+}
+
+// table builds rulesets, and keeps what it built for routes that do not change.
+type table struct {
+	parts map[string]*part // by route
+}
+
+// makeRuleset is the table that does what p says. The same plan gives the same
+// table. numbers are those of the routes; log says that all of a connection's life
+// is to be told, and not its end alone.
+func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *ruleset {
+	r := &ruleset{}
+	parts := make(map[string]*part, len(p.Routes))
+	dispatch := make([]*set, len(dispatches))
+	for _, route := range p.Routes {
+		x := t.parts[route.Name]
+		if x == nil || x.number != numbers[route.Name] || x.log != log || !reflect.DeepEqual(x.route, route) {
+			x = &part{route: route, number: numbers[route.Name], log: log, counted: map[string]bool{}}
+			x.build()
+		}
+		parts[route.Name] = x
+		r.counters = append(r.counters, x.counters...)
+		r.sets = append(r.sets, x.sets...)
+		r.chains = append(r.chains, x.chains...)
+		for _, e := range x.entries {
+			if dispatch[e.kind] == nil {
+				dispatch[e.kind] = dispatches[e.kind].empty()
+			}
+			dispatch[e.kind].add(e.text, e.element)
+		}
+	}
+	t.parts = parts
+	for _, s := range dispatch {
+		if s != nil {
+			r.sets = append(r.sets, s)
+		}
+	}
+	r.chains = append(r.chains, base(p, numbers, dispatch)...)
+	slices.SortStableFunc(r.chains, func(a, b *chain) int { return a.level - b.level })
+	return r
+}
+
+// base are the chains that hang in the kernel.
+func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set) []*chain {
+	pre := &chain{name: "prerouting", level: levelBase, hook: hookPrerouting}
+	// Only what opens a connection may be led anywhere. A segment of one that is
+	// not tracked (any more) goes to this host's own TCP, which resets it.
+	pre.add(notOpening(), verdict(expr.VerdictReturn, ""))
+	out := &chain{name: "output", level: levelBase, hook: hookOutput}
+	out.rules = slices.Clone(pre.rules)
+	for i, d := range dispatches {
+		s := dispatch[i]
+		if s == nil {
+			continue
+		}
+		pre.rules = append(pre.rules, d.rule(s))
+		if !d.iface {
+			for _, f := range families {
+				if d.family == 0 || d.family == f {
+					out.rules = append(out.rules, append(rule{notLoopback(f)}, d.rule(s)...))
+				}
+			}
+		}
+	}
+	edges := &chain{name: "edges"}
+	const nobody = markOursBits | markServerFin | markClientFin
+	edges.add(anyFlag("rst", flagRST), from(client), marked(markOurs, markOursBits), addMark(markReset))
+	edges.add(anyFlag("fin", flagFIN), from(client), marked(markOurs, nobody), addMark(markClientFin))
+	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs, nobody), addMark(markServerFin))
+	edges.add(anyFlag("syn", flagSYN), marked(markOurs, markOursBits), clampMSS())
+	fwd := &chain{name: "forward", level: levelBase, hook: hookForward}
+	// One look at each packet; the rest is for the first and last ones.
+	fwd.add(anyFlag("fin | syn | rst", flagFIN|flagSYN|flagRST), verdict(expr.VerdictJump, edges.name))
+
+	post := &chain{name: "postrouting", level: levelBase, hook: hookPostrouting}
+	protos := map[uint8]bool{}
+	for _, r := range p.Routes {
+		source(post, r, numbers[r.Name], p.NFT.Ports)
+		protos[protoOf(r)] = true
+	}
+	for _, proto := range slices.Sorted(maps.Keys(protos)) {
+		post.add(matchProto(proto), marked(markOurs, markOursBits), masquerade(p.NFT.Ports.From, p.NFT.Ports.To))
+	}
+	return []*chain{edges, pre, out, fwd, post}
+}
+
+// source has a route's connections come from the addresses that it names, in
+// turn.
+func source(post *chain, r *plan.Route, number uint16, ports config.Ports) {
+	for _, f := range families {
+		var pool []netip.Addr
+		for _, a := range r.Source {
+			if familyOf(a) == f {
+				pool = append(pool, a)
+			}
+		}
+		for i, a := range pool {
+			terms := []term{matchFamily(f), matchProto(protoOf(r)), marked(routeMark(number), markOursBits|markRouteBits)}
+			if rest := len(pool) - i; rest > 1 {
+				terms = append(terms, share(1, rest))
+			}
+			post.add(append(terms, snat(a, ports.From, ports.To))...)
+		}
+	}
+}
+
+// build makes the route's chain, with what leads to it and what it needs.
+func (b *part) build() {
+	r := b.route
+	proto := protoOf(r)
+	head := &chain{name: chainOf(r.Name), level: levelRoute}
+	b.allow(head, r, proto)
+	if r.MaxConnections > 0 {
+		// Without an answer the client tries again by itself: that is its place in
+		// the queue.
+		head.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
+	}
+	b.count(chainOf(r.Name))
+	events := tell(eventsEndsText, eventsEnds)
+	if b.log {
+		events = tell(eventsAllText, eventsAll)
+	}
+	head.add(countIn(chainOf(r.Name)), setMark(routeMark(b.number)), events)
+	servers := head
+	if r.MaxConnections > 0 {
+		// The limit counts in its rule, and a chain is written anew when its
+		// servers change.
+		servers = &chain{name: serversOf(r.Name)}
+		head.add(verdict(expr.VerdictGoto, servers.name))
+	}
+	b.servers(servers, r, proto)
+	if servers != head {
+		b.chains = append(b.chains, servers)
+	}
+	b.chains = append(b.chains, head)
+	for _, l := range r.Listen {
+		b.listen(l, proto, head.name)
+	}
+}
+
+func protoOf(r *plan.Route) uint8 {
+	if r.Mode == plan.UDP {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// allow refuses clients from elsewhere.
+func (b *part) allow(c *chain, r *plan.Route, proto uint8) {
+	if len(r.Allow) == 0 {
+		return
+	}
+	b.count(deniedBy(r.Name))
+	for _, f := range families {
+		s := networks(f, r.Allow)
+		terms := []term{matchFamily(f)}
+		if len(s.elements) > 0 {
+			s.name = allowedBy(f, r.Name)
+			b.sets = append(b.sets, s)
+			terms = []term{notFrom(f, s.name)}
+		}
+		c.add(append(append(terms, countIn(deniedBy(r.Name))), refuse(proto)...)...)
+	}
+}
+
+// networks is the set of the prefixes of a family.
+func networks(f family, prefixes []netip.Prefix) *set {
+	s := &set{key: []datatype{typeAddr(f)}, interval: true}
+	type span struct{ from, to netip.Addr }
+	var spans []span
+	for _, p := range prefixes {
+		if familyOf(p.Addr()) == f {
+			spans = append(spans, span{p.Addr(), last(p)})
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	// The kernel takes no overlaps.
+	for i := 0; i < len(spans); {
+		m := spans[i]
+		for i++; i < len(spans) && (!m.to.Next().IsValid() || spans[i].from.Compare(m.to.Next()) <= 0); i++ {
+			if m.to.Less(spans[i].to) {
+				m.to = spans[i].to
+			}
+		}
+		text := m.from.String() + "-" + m.to.String()
+		for bits := range m.from.BitLen() + 1 {
+			if p := netip.PrefixFrom(m.from, bits); p.Masked() == p && last(p) == m.to {
+				text = p.String()
+				break
+			}
+		}
+		s.add(text, element{key: m.from.AsSlice(), end: m.to.AsSlice()})
+	}
+	return s
+}
+
+// last is the highest address of a network.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 1 << (7 - bit%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// choice is an endpoint that gets new connections.
+type choice struct {
+	addr   netip.AddrPort // port 0: that of the listener
+	shift  int
+	weight int
+}
+
+// choices are the endpoints of a family that get new connections: those that
+// are up, and backups when none else is.
+func choices(r *plan.Route, f family) []choice {
+	for _, backup := range []bool{false, true} {
+		var all []choice
+		for _, s := range r.Servers {
+			if s.Backup != backup || s.Weight == 0 {
+				continue
+			}
+			for _, e := range s.Endpoints {
+				if e.Up && familyOf(e.Addr) == f {
+					all = append(all, choice{netip.AddrPortFrom(e.Addr, s.Port), s.Shift, s.Weight})
+				}
+			}
+		}
+		if len(all) > 0 {
+			if r.Balance == plan.First {
+				all = all[:1]
+			}
+			return all
+		}
+	}
+	return nil
+}
+
+// servers adds the rules that choose an endpoint, and one that refuses where
+// there is none.
+func (b *part) servers(c *chain, r *plan.Route, proto uint8) {
+	for _, s := range r.Servers {
+		for _, e := range s.Endpoints {
+			b.count(endpointName(r.Name, netip.AddrPortFrom(e.Addr, s.Port)))
+		}
+	}
+	open := listensTo(r) // families without an unconditional end
+	for _, f := range listensTo(r) {
+		all := choices(r, f)
+		if len(all) == 0 {
+			continue
+		}
+		if r.Balance == plan.Source && len(all) > 1 {
+			b.bySource(c, r, f, all, proto)
+		} else {
+			b.inTurn(c, r, f, all, proto, len(listensTo(r)) > 1)
+		}
+		open = slices.DeleteFunc(open, func(x family) bool { return x == f })
+	}
+	if len(open) > 0 {
+		b.count(withoutServer(r.Name))
+		c.add(append([]term{countIn(withoutServer(r.Name))}, refuse(proto)...)...)
+	}
+}
+
+// count adds a counter, once.
+func (b *part) count(name string) {
+	if !b.counted[name] {
+		b.counted[name] = true
+		b.counters = append(b.counters, name)
+	}
+}
+
+// listensTo are the families in which connections can come.
+func listensTo(r *plan.Route) []family {
+	for _, l := range r.Listen {
+		if !l.Addr.IsValid() {
+			return slices.Clone(families)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(families), func(f family) bool {
+		return !slices.ContainsFunc(r.Listen, func(l plan.Listen) bool { return familyOf(l.Addr) == f })
+	})
+}
+
+// inTurn gives each endpoint its share of the connections: the first takes its
+// part of all, the second its part of what is left, and so on.
+func (b *part) inTurn(c *chain, r *plan.Route, f family, all []choice, proto uint8, both bool) {
+	divisor, rest := 0, 0
+	for _, e := range all {
+		divisor = gcd(e.weight, divisor)
+	}
+	for _, e := range all {
+		rest += e.weight / divisor
+	}
+	for _, e := range all {
+		var terms []term
+		if both {
+			terms = append(terms, matchFamily(f))
+		}
+		if n := e.weight / divisor; n < rest {
+			terms = append(terms, share(n, rest))
+		}
+		c.add(append(terms, b.lead(r, e, proto)...)...)
+		rest -= e.weight / divisor
+	}
+}
+
+// lead counts a connection and leads it to an endpoint.
+func (b *part) lead(r *plan.Route, e choice, proto uint8) []term {
+	shift := ""
+	if e.shift != 0 {
+		shift = shiftOf(r.Name, e.shift)
+		if !slices.ContainsFunc(b.sets, func(s *set) bool { return s.name == shift }) {
+			b.sets = append(b.sets, shifts(shift, r, e.shift))
+		}
+	}
+	return []term{countIn(endpointName(r.Name, e.addr)), dnat(e.addr, proto, shift)}
+}
+
+// shifts is the map from the ports of a route to those of a server beside them.
+func shifts(name string, r *plan.Route, by int) *set {
+	s := &set{name: name, key: []datatype{typeService}, data: &typeService}
+	for _, l := range r.Listen {
+		for p := int(l.From); p <= int(l.To); p++ {
+			to := uint16(p + by)
+			s.add(fmt.Sprint(p), element{key: binary.BigEndian.AppendUint16(nil, uint16(p)), value: binary.BigEndian.AppendUint16(nil, to), text: fmt.Sprint(to)})
+		}
+	}
+	return s
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// buckets is how many parts the clients of a route with `balance: source` are in.
+const buckets = 256
+
+// bySource gives every bucket of clients to the endpoint that scores highest for
+// it (rendezvous hashing), so that a change of endpoints moves only the clients
+// that it must.
+func (b *part) bySource(c *chain, r *plan.Route, f family, all []choice, proto uint8) {
+	vmap := &set{key: []datatype{typeInteger}, data: &typeVerdict}
+	for i := range buckets {
+		best := slices.MaxFunc(all, func(x, y choice) int { return cmp.Compare(score(i, x), score(i, y)) })
+		to := endpointName(r.Name, best.addr)
+		vmap.add(fmt.Sprint(i), element{key: native(uint32(i)), chain: to, text: "goto " + to})
+	}
+	for _, e := range all {
+		to := &chain{name: endpointName(r.Name, e.addr)}
+		if slices.ContainsFunc(b.chains, func(c *chain) bool { return c.name == to.name }) {
+			continue // the same address behind two names
+		}
+		to.add(b.lead(r, e, proto)...)
+		b.chains = append(b.chains, to)
+	}
+	c.add(bySource(f, hashSeed, vmap))
+}
+
+// hashSeed is fixed, so that clients stay where they are when the daemon starts
+// anew, and on every machine alike.
+const hashSeed = 0x6d696473
+
+// score is rendezvous hashing with weights: -weight / ln(h), h in (0, 1), here as
+// the highest of as many draws as the weight has.
+func score(bucket int, c choice) uint64 {
+	best := uint64(0)
+	for draw := range c.weight {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s %d %d", c.addr, bucket, draw)
+		best = max(best, mix(h.Sum64()))
+	}
+	return best
+}
+
+// mix spreads FNV's result over all bits (the finalizer of MurmurHash3).
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}

@@ -1,0 +1,348 @@
+// Package nft forwards in the kernel: connections are led to their servers by
+// address translation (NAT), with rules in one nftables table of our own. It is
+// what ip_fwd.sh does, with health, names, balancing, and a way back.
+//
+// The engine writes the table over netlink, in one transaction for each Apply,
+// and reads connection tracking: for what is live, for the access log, and to
+// reset connections. No external program is needed. What it cannot do, compared
+// with package relay, is in plan.Capabilities.
+//
+// The kernel goes on when this process does not: rules and connections survive
+// a crash, and the next engine takes them over. Close leaves nothing behind,
+// unless the plan says keep.
+//
+// Limits: one engine in a network namespace. TCP and UDP only. Connections from
+// this host to its own loopback addresses are not led anywhere.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"midspan/internal/conntrack"
+	"midspan/internal/engine"
+	"midspan/internal/host"
+	"midspan/internal/plan"
+)
+
+// Options of an engine.
+type Options struct {
+	Hooks engine.Hooks
+	Log   *slog.Logger // nil: silent
+	// State is a directory for what must survive a crash: the former values of
+	// kernel settings. "": a crash leaves the settings as they are.
+	State string
+	// Early installs also what this host cannot have yet: rules for interfaces
+	// and addresses that are to come. It is for the time before the network is up.
+	Early bool
+	// Ours tells whether another engine of this process listens there and is
+	// about to close that; nil: none does.
+	Ours func(plan.Mode, plan.Listen) bool
+}
+
+// Engine is the kernel engine.
+type Engine struct {
+	hooks   engine.Hooks
+	log     *slog.Logger
+	kernel  *kernel
+	flows   *conntrack.Conn
+	events  *conntrack.Listener
+	tracker *tracker
+	guard   *guard
+	ours    func(plan.Mode, plan.Listen) bool
+	early   bool
+	gauge   gauge
+	done    chan struct{} // closed by Close
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	lock     net.Listener
+	settings host.Sysctls
+	plan     *plan.Plan // as applied
+	table    table
+	now      *inForce // nil: the kernel's table is not ours yet
+	rules    *ruleset // in force
+	numbers  map[string]uint16
+	pending  []engine.Pending
+	told     map[string]bool // conflicts that were logged
+}
+
+// New makes an engine that forwards nothing yet. It fails where this kernel or
+// this user cannot do NAT, with all the reasons.
+func New(o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Ours == nil {
+		o.Ours = func(plan.Mode, plan.Listen) bool { return false }
+	}
+	warnings, err := host.CheckNAT()
+	if err != nil {
+		return nil, fmt.Errorf("engine nft cannot work here: %w", err)
+	}
+	for _, w := range warnings {
+		o.Log.Warn(w)
+	}
+	e := &Engine{
+		hooks: o.Hooks, log: o.Log, ours: o.Ours, early: o.Early, done: make(chan struct{}),
+		settings: host.Sysctls{Dir: o.State}, numbers: map[string]uint16{}, told: map[string]bool{},
+	}
+	if err := e.open(); err != nil {
+		e.release()
+		return nil, err
+	}
+	e.tracker = newTracker(e.flows, o.Hooks)
+	e.wg.Go(e.follow)
+	e.wg.Go(e.watch)
+	e.wg.Go(func() { e.guard.run(e.restore) })
+	return e, nil
+}
+
+// eventBuffer holds some 30,000 events of connections that have not been read.
+const eventBuffer = 32 << 20
+
+func (e *Engine) open() (err error) {
+	if e.kernel, err = openKernel(); err != nil {
+		return err
+	}
+	if e.flows, err = conntrack.Open(); err != nil {
+		return err
+	}
+	if e.events, err = conntrack.Listen(markOurs, markOursBits, eventBuffer); err != nil {
+		return err
+	}
+	e.guard, err = newGuard(e.kernel.port)
+	return err
+}
+
+// release gives back what open has got.
+func (e *Engine) release() (err error) {
+	if e.guard != nil {
+		err = errors.Join(err, e.guard.close())
+	}
+	if e.events != nil {
+		err = errors.Join(err, e.events.Close())
+	}
+	e.wg.Wait()
+	if e.flows != nil {
+		err = errors.Join(err, e.flows.Close())
+	}
+	if e.kernel != nil {
+		err = errors.Join(err, e.kernel.close())
+	}
+	if e.lock != nil {
+		err = errors.Join(err, e.lock.Close())
+	}
+	return err
+}
+
+// Apply implements engine.Engine.
+func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.now == nil && len(p.Routes) == 0 {
+		return engine.Change{}, nil // nothing to do, and nothing to prepare for it
+	}
+	if err := e.alone(); err != nil {
+		return engine.Change{}, err
+	}
+	had := listenersOf(e.plan)
+	ready, pending, err := e.available(p, had)
+	if err != nil {
+		return engine.Change{}, err
+	}
+	if err := e.set(ready); err != nil {
+		return engine.Change{}, err
+	}
+	change := compareListeners(had, listenersOf(ready))
+	change.Pending = pending
+	if err := e.write(ready); err != nil {
+		return engine.Change{}, err
+	}
+	before := e.plan
+	e.plan, e.pending = ready, pending
+	e.tracker.use(ready, e.numbers, e.logs())
+	if len(change.Added) > 0 {
+		e.conflicts(ready)
+	}
+	e.cut(before, ready)
+	return change, nil
+}
+
+// lockName is an abstract Unix socket: there is one of a name in each network
+// namespace, and it goes with the process.
+const lockName = "@midspan-nft"
+
+// alone keeps a second engine from overwriting the table of the first.
+func (e *Engine) alone() (err error) {
+	if e.lock == nil {
+		if e.lock, err = net.Listen("unix", lockName); err != nil {
+			return fmt.Errorf("another midspan has the nft engine in this network namespace (it holds the socket %s); stop it, or write engine: relay here", lockName)
+		}
+	}
+	return nil
+}
+
+// set makes the kernel forward at all.
+func (e *Engine) set(p *plan.Plan) error {
+	wanted := host.NAT{HalfClosed: halfClosed(p), Flows: wantedFlows}
+	for _, r := range p.Routes {
+		for _, l := range r.Listen {
+			if l.Interface != "" {
+				wanted.Interfaces = append(wanted.Interfaces, l.Interface)
+			}
+			wanted.IPv6 = wanted.IPv6 || l.Addr.Is6()
+		}
+		for _, s := range r.Servers {
+			for _, a := range s.Endpoints {
+				wanted.IPv6 = wanted.IPv6 || a.Addr.Is6()
+			}
+		}
+	}
+	changed, warnings, err := e.settings.Set(wanted.Sysctls())
+	for _, c := range changed {
+		e.log.Info("kernel setting changed", "sysctl", c)
+	}
+	for _, w := range warnings {
+		e.once(w.Error())
+	}
+	return err
+}
+
+// wantedFlows is room in the connection table for what a VM's network interface
+// takes in Azure: 500,000 flows (azure-virtual-network-limits).
+const wantedFlows = 524288
+
+// halfClosed is the longest fin_timeout of all routes: the kernel has one for all.
+func halfClosed(p *plan.Plan) (longest time.Duration) {
+	const forever = 5 * 24 * time.Hour // as long as an established connection may rest
+	for _, r := range p.Routes {
+		if r.FinTimeout == 0 {
+			return forever
+		}
+		longest = max(longest, r.FinTimeout.D())
+	}
+	return longest
+}
+
+// once logs a warning that would otherwise come with each Apply.
+func (e *Engine) once(warning string) {
+	if !e.told[warning] {
+		e.told[warning] = true
+		e.log.Warn(warning)
+	}
+}
+
+// write makes the kernel's table that of p: the difference, or all of it when the
+// table is not known to be ours.
+func (e *Engine) write(p *plan.Plan) error {
+	numbers := number(p, e.numbers)
+	rules := e.table.makeRuleset(p, numbers, e.logs())
+	var b *batch
+	if e.now != nil {
+		b = e.now.difference(rules)
+	} else {
+		counters, err := e.kernel.counters()
+		if err != nil {
+			return err
+		}
+		b = replace(rules, counters)
+	}
+	if err := e.kernel.commit(b); err != nil {
+		return err
+	}
+	e.numbers, e.rules, e.now = numbers, rules, remember(rules)
+	return nil
+}
+
+// logs tells whether all of a connection's life is of use to somebody.
+func (e *Engine) logs() bool {
+	return e.hooks.Record != nil && (e.hooks.Wants == nil || e.hooks.Wants(false) || e.hooks.Wants(true))
+}
+
+// restore writes the table anew, since somebody else has changed it.
+func (e *Engine) restore(who string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.now == nil {
+		return
+	}
+	e.now = nil
+	counters, err := e.kernel.counters()
+	if err == nil {
+		if len(counters) == 0 {
+			counters = e.gauge.lastCounters()
+		}
+		err = e.kernel.commit(replace(e.rules, counters))
+	}
+	if err != nil {
+		e.log.Error("the rules in the kernel were changed by somebody else, and cannot be put back", "who", who, "error", err)
+		return
+	}
+	e.now = remember(e.rules)
+	e.log.Warn("the rules in the kernel were changed by somebody else: put back", "who", who)
+}
+
+// conflicts warns of other rules that are in the way.
+func (e *Engine) conflicts(p *plan.Plan) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	found, err := host.Conflicts(ctx, hostListeners(p))
+	if err != nil {
+		e.once(err.Error())
+	}
+	for _, c := range found {
+		switch {
+		case e.told[c.String()]:
+		case c.Harmless:
+			e.log.Info("a rule that is not midspan's", "rule", c)
+		default:
+			e.log.Warn("a rule that is not midspan's is in the way", "rule", c)
+		}
+		e.told[c.String()] = true
+	}
+}
+
+// Close implements engine.Engine. With keep in the plan the kernel forwards on.
+func (e *Engine) Close() error {
+	close(e.done)
+	e.mu.Lock()
+	keep := e.plan != nil && e.plan.NFT.Keep
+	e.mu.Unlock()
+	var err error
+	if !keep {
+		err = e.remove()
+	}
+	return errors.Join(err, e.release())
+}
+
+// remove resets what lives and takes the table and the settings away.
+func (e *Engine) remove() (err error) {
+	e.guard.ignore()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.now != nil {
+		stop := e.plan.WithoutListeners()
+		err = e.write(stop) // nothing new
+		e.end(engine.Stopped, func(*conntrack.Flow) bool { return true })
+		e.tracker.settle(closeTime)
+		b := &batch{}
+		b.deleteTable()
+		err = errors.Join(err, e.kernel.commit(b))
+		e.now = nil
+	}
+	warnings, failed := e.settings.Close()
+	if warnings != nil {
+		e.log.Warn(warnings.Error())
+	}
+	return errors.Join(err, failed)
+}
+
+// closeTime is how long Close waits for the kernel to tell of the connections
+// that it has ended.
+const closeTime = 2 * time.Second
