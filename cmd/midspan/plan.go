@@ -20,8 +20,8 @@ func planCommand(ui *ui) *cobra.Command {
 	var asJSON bool
 	var as string
 	c := &cobra.Command{
-		Use:     "plan FILE",
-		Short:   "Show the routes of a file (--json: with every default filled in)",
+		Use:   "plan FILE",
+		Short: "Show the routes of a file (--json: with every default filled in)",
 		Long: `Show the routes of a file, each with its engine and why it has that one. With
 --engine nft, show the kernel's rules for the routes of that engine instead, as
 nft(8) reads them, with the addresses that names have at this moment.`,

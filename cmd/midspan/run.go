@@ -60,7 +60,7 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 	var front *admin.Server
 	var once sync.Once
 	d := daemon.New(daemon.Options{
-		Load: load,
+		Load:     load,
 		Engine:   func(h engine.Hooks) (engine.Engine, error) { return newEngine(h, log) },
 		Known:    known,
 		Remember: memory.save,

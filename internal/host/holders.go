@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Holder is who has a port. The zero Holder: nobody.
@@ -28,8 +29,8 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d)", h.Name, h.PID)
 }
 
-// Holders looks once at all listening sockets of this network namespace and at
-// the processes that have them open, and returns how to ask for one: who keeps
+// Holders looks once at all listening sockets of this network namespace and,
+// when it is first needed, at the processes that have them open, and returns how to ask for one: who keeps
 // proto ("tcp" or "udp") from listening on an address? An address that is
 // unspecified or zero stands for all of the host's.
 //
@@ -55,17 +56,21 @@ func Holders() (func(proto string, a netip.AddrPort) Holder, error) {
 			sockets[k] = append(sockets[k], s)
 		}
 	}
-	wanted := map[string]int{}
-	for _, list := range sockets {
-		for _, s := range list {
-			wanted[s.inode] = 0
+	// Most ask for ports that are free, and the processes take longest to read.
+	owners := sync.OnceValue(func() map[string]int {
+		owners := map[string]int{}
+		for _, list := range sockets {
+			for _, s := range list {
+				owners[s.inode] = 0
+			}
 		}
-	}
-	findOwners(wanted)
+		findOwners(owners)
+		return owners
+	})
 	return func(proto string, a netip.AddrPort) Holder {
 		for _, s := range sockets[key{proto, a.Port()}] {
 			if s.collides(a.Addr()) {
-				pid := wanted[s.inode]
+				pid := owners()[s.inode]
 				return Holder{Addr: s.addr, PID: pid, Name: processName(pid)}
 			}
 		}

@@ -47,14 +47,20 @@ const (
 )
 
 // Names in the table.
-func chainOf(route string) string         { return "route_" + route }
-func serversOf(route string) string       { return "servers_" + route }
-func deniedBy(route string) string        { return "denied_" + route }
+func chainOf(route string) string   { return "route_" + route }
+func serversOf(route string) string { return "servers_" + route }
+func deniedBy(route string) string  { return "denied_" + route }
+
+// otherFamily counts, over all routes, clients of an IP version that no server of
+// their route has.
+const otherFamily = "no_server_of_family"
+
 func withoutServer(route string) string   { return "no_server_" + route }
 func allowedBy(f family, r string) string { return fmt.Sprintf("allow_%s_%s", f, r) }
 func shiftOf(route string, by int) string {
 	return fmt.Sprintf("shift_%s_%s", strings.NewReplacer("-", "down_").Replace(strconv.Itoa(by)), route)
 }
+
 func endpointName(r string, a netip.AddrPort) string {
 	return fmt.Sprintf("to_%s_%s_%d", r, strings.ReplaceAll(a.Addr().String(), ":", "-"), a.Port())
 }
@@ -89,6 +95,7 @@ type table struct {
 func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *ruleset {
 	r := &ruleset{}
 	parts := make(map[string]*part, len(p.Routes))
+	shared := false
 	dispatch := make([]*set, len(dispatches))
 	for _, route := range p.Routes {
 		x := t.parts[route.Name]
@@ -97,7 +104,14 @@ func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *
 			x.build()
 		}
 		parts[route.Name] = x
-		r.counters = append(r.counters, x.counters...)
+		for _, c := range x.counters {
+			if c != otherFamily {
+				r.counters = append(r.counters, c)
+			} else if !shared {
+				shared = true
+				r.counters = append(r.counters, c)
+			}
+		}
 		r.sets = append(r.sets, x.sets...)
 		r.chains = append(r.chains, x.chains...)
 		for _, e := range x.entries {
@@ -322,22 +336,23 @@ func (b *part) servers(c *chain, r *plan.Route, proto uint8) {
 			b.count(endpointName(r.Name, netip.AddrPortFrom(e.Addr, s.Port)))
 		}
 	}
-	open := listensTo(r) // families without an unconditional end
-	for _, f := range listensTo(r) {
+	came := listensTo(r)
+	refused := withoutServer(r.Name)
+	for _, f := range came {
 		all := choices(r, f)
 		if len(all) == 0 {
 			continue
 		}
+		refused = otherFamily
 		if r.Balance == plan.Source && len(all) > 1 {
 			b.bySource(c, r, f, all, proto)
 		} else {
-			b.inTurn(c, r, f, all, proto, len(listensTo(r)) > 1)
+			b.inTurn(c, r, f, all, proto, len(came) > 1)
 		}
-		open = slices.DeleteFunc(open, func(x family) bool { return x == f })
 	}
-	if len(open) > 0 {
-		b.count(withoutServer(r.Name))
-		c.add(append([]term{countIn(withoutServer(r.Name))}, refuse(proto)...)...)
+	if slices.ContainsFunc(came, func(f family) bool { return len(choices(r, f)) == 0 }) {
+		b.count(refused)
+		c.add(append([]term{countIn(refused)}, refuse(proto)...)...)
 	}
 }
 

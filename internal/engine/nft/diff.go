@@ -29,26 +29,25 @@ func remember(r *ruleset) *inForce {
 
 // replace makes the table anew, whatever there was before, with counters that go
 // on from where they were.
-func replace(next *ruleset, counters map[string]counted) *batch {
+func replace(next *ruleset, counters map[string]counted) (*batch, *inForce) {
 	b := &batch{}
 	b.addTable() // so that there is one to delete
 	b.deleteTable()
 	b.addTable()
-	(&inForce{}).change(b, next, counters)
-	return b
+	return b, (&inForce{}).change(b, next, counters)
 }
 
 // difference is the transaction that makes next of what is in force; empty when
 // it is that already.
-func (f *inForce) difference(next *ruleset) *batch {
+func (f *inForce) difference(next *ruleset) (*batch, *inForce) {
 	b := &batch{}
-	f.change(b, next, nil)
-	return b
+	return b, f.change(b, next, nil)
 }
 
 // change adds what is new, then changes, then deletes: nothing may refer to what
-// is not there, at no point of the transaction.
-func (f *inForce) change(b *batch, next *ruleset, counters map[string]counted) {
+// is not there, at no point of the transaction. It returns what is in force after
+// that.
+func (f *inForce) change(b *batch, next *ruleset, counters map[string]counted) *inForce {
 	for _, c := range next.counters {
 		if !f.counters[c] {
 			b.addCounter(c, counters[c])
@@ -76,7 +75,9 @@ func (f *inForce) change(b *batch, next *ruleset, counters map[string]counted) {
 		}
 		b.addRules(c)
 	}
-	f.remove(b, remember(next))
+	want := remember(next)
+	f.remove(b, want)
+	return want
 }
 
 // same tells whether two chains have the same rules. The text of a rule says all

@@ -161,14 +161,21 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	}
 	change := compareListeners(had, listenersOf(ready))
 	change.Pending = pending
+	first := e.now == nil
 	if err := e.write(ready); err != nil {
 		return engine.Change{}, err
 	}
 	before := e.plan
 	e.plan, e.pending = ready, pending
 	e.tracker.use(ready, e.numbers, e.logs())
+	if first {
+		err := e.flows.Dump(markOurs, markOursBits, e.tracker.adopt)
+		if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
+			e.log.Error("reading the connection table", "error", err)
+		}
+	}
 	if len(change.Added) > 0 {
-		e.conflicts(ready)
+		e.look(ready)
 	}
 	e.cut(before, ready)
 	return change, nil
@@ -244,20 +251,47 @@ func (e *Engine) write(p *plan.Plan) error {
 	numbers := number(p, e.numbers)
 	rules := e.table.makeRuleset(p, numbers, e.logs())
 	var b *batch
+	var next *inForce
 	if e.now != nil {
-		b = e.now.difference(rules)
+		b, next = e.now.difference(rules)
 	} else {
 		counters, err := e.kernel.counters()
 		if err != nil {
 			return err
 		}
-		b = replace(rules, counters)
+		b, next = replace(rules, counters)
 	}
-	if err := e.kernel.commit(b); err != nil {
+	if err := e.commit(b); err != nil {
 		return err
 	}
-	e.numbers, e.rules, e.now = numbers, rules, remember(rules)
+	e.numbers, e.rules, e.now = numbers, rules, next
 	return nil
+}
+
+// manyMessages are so many that the guard is better not told of them.
+const manyMessages = 500
+
+// commit runs a transaction of our own, and notices those of others.
+func (e *Engine) commit(b *batch) error {
+	if len(b.what) < manyMessages {
+		return e.kernel.commit(b)
+	}
+	before, err := e.kernel.generation()
+	if err != nil {
+		return err
+	}
+	if err := e.guard.pause(); err != nil {
+		return err
+	}
+	failed := e.kernel.commit(b)
+	if err := e.guard.resume(); err != nil {
+		return errors.Join(failed, err)
+	}
+	after, err := e.kernel.generation()
+	if failed == nil && err == nil && after != before+1 {
+		e.wg.Go(func() { e.restore("unknown") }) // once this Apply is done
+	}
+	return errors.Join(failed, err)
 }
 
 // logs tells whether all of a connection's life is of use to somebody.
@@ -272,40 +306,43 @@ func (e *Engine) restore(who string) {
 	if e.now == nil {
 		return
 	}
-	e.now = nil
+	e.now = nil // and so the next Apply tries again, should this fail
 	counters, err := e.kernel.counters()
-	if err == nil {
-		if len(counters) == 0 {
-			counters = e.gauge.lastCounters()
-		}
-		err = e.kernel.commit(replace(e.rules, counters))
+	if len(counters) == 0 {
+		counters = e.gauge.lastCounters()
 	}
-	if err != nil {
+	b, next := replace(e.rules, counters)
+	if err = errors.Join(err, e.kernel.commit(b)); err != nil {
 		e.log.Error("the rules in the kernel were changed by somebody else, and cannot be put back", "who", who, "error", err)
 		return
 	}
-	e.now = remember(e.rules)
+	e.now = next
 	e.log.Warn("the rules in the kernel were changed by somebody else: put back", "who", who)
 }
 
-// conflicts warns of other rules that are in the way.
-func (e *Engine) conflicts(p *plan.Plan) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	found, err := host.Conflicts(ctx, hostListeners(p))
-	if err != nil {
-		e.once(err.Error())
-	}
-	for _, c := range found {
-		switch {
-		case e.told[c.String()]:
-		case c.Harmless:
-			e.log.Info("a rule that is not midspan's", "rule", c)
-		default:
-			e.log.Warn("a rule that is not midspan's is in the way", "rule", c)
+// look warns of rules of others that are in the way. It takes its time, and so
+// nobody waits for it.
+func (e *Engine) look(p *plan.Plan) {
+	e.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		found, err := host.Conflicts(ctx, hostListeners(p))
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if err != nil {
+			e.once(err.Error())
 		}
-		e.told[c.String()] = true
-	}
+		for _, c := range found {
+			switch text := c.String(); {
+			case e.told[text]:
+			case c.Harmless:
+				e.told[text] = true
+				e.log.Info("a rule that is not midspan's", "rule", text)
+			default:
+				e.once("a rule that is not midspan's is in the way: " + text)
+			}
+		}
+	})
 }
 
 // Close implements engine.Engine. With keep in the plan the kernel forwards on.

@@ -63,9 +63,9 @@ func (k *kernel) commit(b *batch) error {
 	// Of the last message an acknowledgement is wanted: then all went well.
 	b.data[b.last+6] |= unix.NLM_F_ACK
 	whole := batch{}
-	whole.raw(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	whole.raw(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, func() {})
 	whole.data = append(whole.data, b.data...)
-	whole.raw(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	whole.raw(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, func() {})
 	err := unix.Sendto(k.socket, whole.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	if errors.Is(err, unix.EMSGSIZE) {
 		return fmt.Errorf("the rules are %d KiB, more than this user may send at once; raise net.core.wmem_max: %w", len(whole.data)>>10, err)
@@ -105,6 +105,29 @@ func (k *kernel) answer(b *batch) error {
 			rest = rest[min(len(rest), (size+3)&^3):]
 		}
 	}
+}
+
+// generation is the number of transactions that there have been in this network
+// namespace, by anybody.
+func (k *kernel) generation() (uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ask := batch{}
+	ask.raw(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, 0, 0, func() {})
+	if err := unix.Sendto(k.socket, ask.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, fmt.Errorf("nf_tables: %w", err)
+	}
+	buf := make([]byte, 4096)
+	n, err := unix.Read(k.socket, buf)
+	if err != nil {
+		return 0, fmt.Errorf("nf_tables: %w", err)
+	}
+	if n > unix.SizeofNlMsghdr+4 {
+		if id := attribute(buf[unix.SizeofNlMsghdr+4:n], unix.NFTA_GEN_ID); len(id) == 4 {
+			return binary.BigEndian.Uint32(id), nil
+		}
+	}
+	return 0, errors.New("nf_tables: no generation")
 }
 
 // counted is the value of a counter.

@@ -20,6 +20,7 @@ func (e *Engine) pressure() {
 	if !e.gauge.due() {
 		return
 	}
+	e.gauge.read(e.kernel) // a recent copy, should somebody delete them
 	if t := tracking(); t != nil && t.Max > 0 {
 		e.near("the kernel's connection table", t.Entries, t.Max, "raise net.netfilter.nf_conntrack_max")
 	}

@@ -169,6 +169,19 @@ func (t *tracker) begin(r *route, f *conntrack.Flow) *life {
 	return l
 }
 
+// adopt takes over a connection that an earlier engine has told of.
+func (t *tracker) adopt(f *conntrack.Flow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.logs || over(f) || t.lives[f.Orig] != nil {
+		return
+	}
+	l := t.begin(t.route(routeOf(f.Mark), ""), f)
+	if f.State >= conntrack.Established && f.State != conntrack.SynSent2 {
+		l.connected = l.start.Add(1) // when exactly is not known
+	}
+}
+
 // advance moves a connection on in its life.
 func (t *tracker) advance(l *life, ev conntrack.Event, f *conntrack.Flow) {
 	established := f.State >= conntrack.Established && f.State <= conntrack.TimeWait

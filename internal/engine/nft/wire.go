@@ -38,48 +38,66 @@ func (s subject) String() string {
 	return s.kind + " " + s.name
 }
 
-// attr is a netlink attribute (linux/netlink.h): length, type, value, padding.
-func attr(kind uint16, value []byte) []byte {
-	b := make([]byte, 4, 4+len(value)+3)
-	binary.NativeEndian.PutUint16(b, uint16(4+len(value)))
-	binary.NativeEndian.PutUint16(b[2:], kind)
-	b = append(b, value...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
+// The methods that follow append to the message that is being written. A netlink
+// attribute (linux/netlink.h) is its length, its type, and its value, filled up to
+// four bytes.
+
+func (b *batch) attr(kind uint16, value []byte) {
+	b.header(kind, len(value))
+	b.data = append(b.data, value...)
+	b.pad()
+}
+
+func (b *batch) string(kind uint16, s string) {
+	b.header(kind, len(s)+1)
+	b.data = append(b.data, s...)
+	b.data = append(b.data, 0)
+	b.pad()
+}
+
+func (b *batch) number(kind uint16, v uint32) {
+	b.header(kind, 4)
+	b.data = binary.BigEndian.AppendUint32(b.data, v)
+}
+
+func (b *batch) number64(kind uint16, v uint64) {
+	b.header(kind, 8)
+	b.data = binary.BigEndian.AppendUint64(b.data, v)
+}
+
+func (b *batch) header(kind uint16, size int) {
+	b.data = binary.NativeEndian.AppendUint16(b.data, uint16(unix.SizeofNlAttr+size))
+	b.data = binary.NativeEndian.AppendUint16(b.data, kind)
+}
+
+func (b *batch) pad() {
+	for len(b.data)%unix.NLA_ALIGNTO != 0 {
+		b.data = append(b.data, 0)
 	}
-	return b
 }
 
-func attrString(kind uint16, s string) []byte { return attr(kind, append([]byte(s), 0)) }
-
-func attrNumber(kind uint16, v uint32) []byte {
-	return attr(kind, binary.BigEndian.AppendUint32(nil, v))
+// nest writes an attribute whose value are those that inner writes.
+func (b *batch) nest(kind uint16, inner func()) {
+	start := len(b.data)
+	b.header(kind|unix.NLA_F_NESTED, 0)
+	inner()
+	binary.NativeEndian.PutUint16(b.data[start:], uint16(len(b.data)-start))
 }
 
-func nest(kind uint16, parts ...[]byte) []byte {
-	var value []byte
-	for _, p := range parts {
-		value = append(value, p...)
-	}
-	return attr(kind|unix.NLA_F_NESTED, value)
-}
-
-// message appends one message about our table.
-func (b *batch) message(kind, flags uint16, what subject, parts ...[]byte) {
+// message writes one message about our table.
+func (b *batch) message(kind, flags uint16, what subject, attrs func()) {
 	b.what = append(b.what, what)
 	b.last = len(b.data)
-	b.raw(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, unix.NFPROTO_INET, 0, parts...)
+	b.raw(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, unix.NFPROTO_INET, 0, attrs)
 }
 
-// raw appends a netlink message with its nfgenmsg (linux/netfilter/nfnetlink.h).
+// raw writes a netlink message with its nfgenmsg (linux/netfilter/nfnetlink.h).
 // Messages are numbered from 1 on.
-func (b *batch) raw(kind, flags uint16, family uint8, resource uint16, parts ...[]byte) {
+func (b *batch) raw(kind, flags uint16, family uint8, resource uint16, attrs func()) {
 	start := len(b.data)
 	b.data = append(b.data, make([]byte, unix.SizeofNlMsghdr)...)
 	b.data = append(b.data, family, unix.NFNETLINK_V0, byte(resource>>8), byte(resource))
-	for _, p := range parts {
-		b.data = append(b.data, p...)
-	}
+	attrs()
 	head := b.data[start:]
 	binary.NativeEndian.PutUint32(head, uint32(len(head))) // a multiple of 4, as all parts are
 	binary.NativeEndian.PutUint16(head[4:], kind)
@@ -88,106 +106,146 @@ func (b *batch) raw(kind, flags uint16, family uint8, resource uint16, parts ...
 }
 
 func (b *batch) addTable() {
-	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, subject{kind: "table"}, attrString(unix.NFTA_TABLE_NAME, tableName), attrNumber(unix.NFTA_TABLE_FLAGS, 0))
+	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, subject{kind: "table"}, func() {
+		b.string(unix.NFTA_TABLE_NAME, tableName)
+		b.number(unix.NFTA_TABLE_FLAGS, 0)
+	})
 }
 
 // deleteTable needs the table to be there.
 func (b *batch) deleteTable() {
-	b.message(unix.NFT_MSG_DELTABLE, 0, subject{kind: "table"}, attrString(unix.NFTA_TABLE_NAME, tableName))
+	b.message(unix.NFT_MSG_DELTABLE, 0, subject{kind: "table"}, func() { b.string(unix.NFTA_TABLE_NAME, tableName) })
 }
 
 // addCounter makes a named counter that starts at n.
 func (b *batch) addCounter(name string, n counted) {
-	number := func(kind uint16, v uint64) []byte { return attr(kind, binary.BigEndian.AppendUint64(nil, v)) }
-	b.message(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, subject{kind: "counter", name: name},
-		attrString(unix.NFTA_OBJ_TABLE, tableName), attrString(unix.NFTA_OBJ_NAME, name), attrNumber(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER),
-		nest(unix.NFTA_OBJ_DATA, number(unix.NFTA_COUNTER_BYTES, n.bytes), number(unix.NFTA_COUNTER_PACKETS, n.packets)))
+	b.message(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, subject{kind: "counter", name: name}, func() {
+		b.counter(name)
+		b.nest(unix.NFTA_OBJ_DATA, func() {
+			b.number64(unix.NFTA_COUNTER_BYTES, n.bytes)
+			b.number64(unix.NFTA_COUNTER_PACKETS, n.packets)
+		})
+	})
 }
 
 func (b *batch) deleteCounter(name string) {
-	b.message(unix.NFT_MSG_DELOBJ, 0, subject{kind: "counter", name: name},
-		attrString(unix.NFTA_OBJ_TABLE, tableName), attrString(unix.NFTA_OBJ_NAME, name), attrNumber(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER))
+	b.message(unix.NFT_MSG_DELOBJ, 0, subject{kind: "counter", name: name}, func() { b.counter(name) })
+}
+
+func (b *batch) counter(name string) {
+	b.string(unix.NFTA_OBJ_TABLE, tableName)
+	b.string(unix.NFTA_OBJ_NAME, name)
+	b.number(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 }
 
 func (b *batch) addChain(c *chain) {
-	parts := [][]byte{attrString(unix.NFTA_CHAIN_TABLE, tableName), attrString(unix.NFTA_CHAIN_NAME, c.name)}
-	if h := c.hook; h != nil {
-		parts = append(parts,
-			nest(unix.NFTA_CHAIN_HOOK, attrNumber(unix.NFTA_HOOK_HOOKNUM, h.number), attrNumber(unix.NFTA_HOOK_PRIORITY, uint32(h.priority))),
-			attrNumber(unix.NFTA_CHAIN_POLICY, verdictAccept), attrString(unix.NFTA_CHAIN_TYPE, h.kind))
-	}
-	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, subject{kind: "chain", name: c.name}, parts...)
+	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, subject{kind: "chain", name: c.name}, func() {
+		b.string(unix.NFTA_CHAIN_TABLE, tableName)
+		b.string(unix.NFTA_CHAIN_NAME, c.name)
+		if h := c.hook; h != nil {
+			b.nest(unix.NFTA_CHAIN_HOOK, func() {
+				b.number(unix.NFTA_HOOK_HOOKNUM, h.number)
+				b.number(unix.NFTA_HOOK_PRIORITY, uint32(h.priority))
+			})
+			b.number(unix.NFTA_CHAIN_POLICY, verdictAccept)
+			b.string(unix.NFTA_CHAIN_TYPE, h.kind)
+		}
+	})
 }
 
 func (b *batch) deleteChain(name string) {
-	b.message(unix.NFT_MSG_DELCHAIN, 0, subject{kind: "chain", name: name}, attrString(unix.NFTA_CHAIN_TABLE, tableName), attrString(unix.NFTA_CHAIN_NAME, name))
+	b.message(unix.NFT_MSG_DELCHAIN, 0, subject{kind: "chain", name: name}, func() {
+		b.string(unix.NFTA_CHAIN_TABLE, tableName)
+		b.string(unix.NFTA_CHAIN_NAME, name)
+	})
 }
 
 // flushChain takes its rules away.
 func (b *batch) flushChain(name string) {
-	b.message(unix.NFT_MSG_DELRULE, 0, subject{kind: "rules of chain", name: name}, attrString(unix.NFTA_RULE_TABLE, tableName), attrString(unix.NFTA_RULE_CHAIN, name))
+	b.message(unix.NFT_MSG_DELRULE, 0, subject{kind: "rules of chain", name: name}, func() {
+		b.string(unix.NFTA_RULE_TABLE, tableName)
+		b.string(unix.NFTA_RULE_CHAIN, name)
+	})
 }
 
 // addRules appends the rules of c to the chain.
 func (b *batch) addRules(c *chain) {
-	var list []byte
 	for _, r := range c.rules {
-		list = list[:0]
+		var sets [4]uint32 // of the rule's terms; no rule has more terms with one
+		n := 0
 		for _, t := range r {
-			list = append(list, b.term(t)...)
+			if t.set != nil {
+				sets[n] = b.addSet(t.set) // a message of its own, before the rule's
+				n++
+			}
 		}
-		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, subject{name: c.name, rule: r},
-			attrString(unix.NFTA_RULE_TABLE, tableName), attrString(unix.NFTA_RULE_CHAIN, c.name), attr(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list))
+		n = 0
+		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, subject{name: c.name, rule: r}, func() {
+			b.string(unix.NFTA_RULE_TABLE, tableName)
+			b.string(unix.NFTA_RULE_CHAIN, c.name)
+			b.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+				for _, t := range r {
+					if t.set != nil {
+						b.expressions(t, sets[n])
+						n++
+					} else {
+						b.term(t)
+					}
+				}
+			})
+		})
 	}
 }
 
-// term is the expressions of t. Most rules are of the same few terms.
-func (b *batch) term(t term) []byte {
+// term writes the expressions of t. Most rules are of the same few terms.
+func (b *batch) term(t term) {
 	if list, known := b.terms[t.text]; known {
-		return list
+		b.data = append(b.data, list...)
+		return
 	}
-	id := uint32(0)
-	if t.set != nil {
-		id = b.addSet(t.set)
-	}
-	var list []byte
-	for _, e := range t.exprs {
-		list = append(list, nest(unix.NFTA_LIST_ELEM, b.expression(e, id))...)
-	}
+	start := len(b.data)
+	b.expressions(t, 0)
 	if b.terms == nil {
 		b.terms = map[string][]byte{}
 	}
-	if t.set == nil {
-		b.terms[t.text] = list
-	}
-	return list
+	b.terms[t.text] = slices.Clone(b.data[start:])
 }
 
-func (b *batch) expression(e any, anonymous uint32) []byte {
+func (b *batch) expressions(t term, anonymous uint32) {
+	for _, e := range t.exprs {
+		b.nest(unix.NFTA_LIST_ELEM, func() { b.expression(e, anonymous) })
+	}
+}
+
+func (b *batch) expression(e any, anonymous uint32) {
 	switch e := e.(type) {
 	case masq:
-		return append(attrString(unix.NFTA_EXPR_NAME, "masq"), nest(unix.NFTA_EXPR_DATA,
-			attrNumber(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY),
-			attrNumber(unix.NFTA_MASQ_REG_PROTO_MIN, e.min), attrNumber(unix.NFTA_MASQ_REG_PROTO_MAX, e.max))...)
+		b.string(unix.NFTA_EXPR_NAME, "masq")
+		b.nest(unix.NFTA_EXPR_DATA, func() {
+			b.number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY)
+			b.number(unix.NFTA_MASQ_REG_PROTO_MIN, e.min)
+			b.number(unix.NFTA_MASQ_REG_PROTO_MAX, e.max)
+		})
 	case *expr.Lookup:
 		if e.SetName == "" {
 			in := *e
 			in.SetName, in.SetID = anonymousName, anonymous
-			return b.marshal(&in)
+			e = &in
 		}
-		return b.marshal(e)
+		b.library(e)
 	case expr.Any:
-		return b.marshal(e)
+		b.library(e)
+	default:
+		panic(fmt.Sprintf("nft: %T is no expression", e))
 	}
-	panic(fmt.Sprintf("nft: %T is no expression", e))
 }
 
-func (b *batch) marshal(e expr.Any) []byte {
+func (b *batch) library(e expr.Any) {
 	data, err := expr.Marshal(unix.NFPROTO_INET, e)
 	if err != nil && b.err == nil {
 		b.err = err
 	}
-	return data
+	b.data = append(b.data, data...)
 }
 
 // anonymousName is what the kernel makes a name from.
@@ -197,55 +255,83 @@ const anonymousName = "__set%d"
 // this batch may refer to it by.
 func (b *batch) addSet(s *set) uint32 {
 	b.setID++
-	name, flags := s.name, uint32(0)
-	if name == "" {
-		name, flags = anonymousName, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT
+	id := b.setID
+	flags := uint32(0)
+	if s.name == "" {
+		flags = unix.NFT_SET_ANONYMOUS | unix.NFT_SET_CONSTANT
 	}
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL
 	}
-	size, magic := 0, uint32(0)
-	var fields []byte
-	for _, t := range s.key {
-		magic = magic<<magicBits | t.magic
-		if s.concatenated() {
-			size += padded(t.size)
-			fields = append(fields, nest(unix.NFTA_LIST_ELEM, attrNumber(setFieldLen, uint32(t.size)))...)
-		} else {
-			size += t.size
-		}
-	}
-	parts := [][]byte{
-		attrString(unix.NFTA_SET_TABLE, tableName), attrString(unix.NFTA_SET_NAME, name),
-		attrNumber(unix.NFTA_SET_KEY_TYPE, magic), attrNumber(unix.NFTA_SET_KEY_LEN, uint32(size)), attrNumber(unix.NFTA_SET_ID, b.setID),
-	}
 	if s.data != nil {
 		flags |= unix.NFT_SET_MAP
-		parts = append(parts, attrNumber(unix.NFTA_SET_DATA_TYPE, s.data.magic), attrNumber(unix.NFTA_SET_DATA_LEN, uint32(s.data.size)))
 	}
 	if s.concatenated() {
 		flags |= setConcat
-		parts = append(parts, nest(unix.NFTA_SET_DESC, attr(setDescConcat|unix.NLA_F_NESTED, fields)))
 	}
-	if s.key[0] == typeInteger {
-		parts = append(parts, attr(unix.NFTA_SET_USERDATA, hostOrder))
+	size, magic := s.keyType()
+	b.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, subject{kind: "set", name: s.name}, func() {
+		b.string(unix.NFTA_SET_TABLE, tableName)
+		b.string(unix.NFTA_SET_NAME, s.wireName())
+		b.number(unix.NFTA_SET_FLAGS, flags)
+		b.number(unix.NFTA_SET_KEY_TYPE, magic)
+		b.number(unix.NFTA_SET_KEY_LEN, size)
+		b.number(unix.NFTA_SET_ID, id)
+		if s.data != nil {
+			b.number(unix.NFTA_SET_DATA_TYPE, s.data.magic)
+			b.number(unix.NFTA_SET_DATA_LEN, uint32(s.data.size))
+		}
+		if s.concatenated() {
+			b.nest(unix.NFTA_SET_DESC, func() { b.nest(setDescConcat, func() { b.fields(s) }) })
+		}
+		if s.key[0] == typeInteger {
+			b.attr(unix.NFTA_SET_USERDATA, hostOrder)
+		}
+	})
+	b.addElements(s, id, s.keys())
+	return id
+}
+
+// fields describes the parts of a concatenation.
+func (b *batch) fields(s *set) {
+	for _, t := range s.key {
+		b.nest(unix.NFTA_LIST_ELEM, func() { b.number(setFieldLen, uint32(t.size)) })
 	}
-	parts = append(parts, attrNumber(unix.NFTA_SET_FLAGS, flags))
-	b.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, subject{kind: "set", name: s.name}, parts...)
-	b.addElements(s, b.setID, s.keys())
-	return b.setID
+}
+
+// keyType is the size of a key in bytes, and the number of its type for nft.
+func (s *set) keyType() (size, magic uint32) {
+	for _, t := range s.key {
+		magic = magic<<magicBits | t.magic
+		if s.concatenated() {
+			size += uint32(padded(t.size))
+		} else {
+			size += uint32(t.size)
+		}
+	}
+	return size, magic
+}
+
+func (s *set) wireName() string {
+	if s.name == "" {
+		return anonymousName
+	}
+	return s.name
 }
 
 func (b *batch) deleteSet(name string) {
-	b.message(unix.NFT_MSG_DELSET, 0, subject{kind: "set", name: name}, attrString(unix.NFTA_SET_TABLE, tableName), attrString(unix.NFTA_SET_NAME, name))
+	b.message(unix.NFT_MSG_DELSET, 0, subject{kind: "set", name: name}, func() {
+		b.string(unix.NFTA_SET_TABLE, tableName)
+		b.string(unix.NFTA_SET_NAME, name)
+	})
 }
 
-// Of linux/netfilter/nf_tables.h, and not in x/sys.
+// Of linux/netfilter.h and linux/netfilter/nf_tables.h, and not in x/sys.
 const (
 	verdictAccept = 1    // NF_ACCEPT
 	setConcat     = 0x80 // NFT_SET_CONCAT
-	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
 	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
+	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
 	setElemKeyEnd = 10   // NFTA_SET_ELEM_KEY_END
 )
 
@@ -257,6 +343,8 @@ var hostOrder = append([]byte{0, 4}, native(1)...)
 // elementsAtOnce keeps the list of elements below the 64 KiB of an attribute.
 const elementsAtOnce = 400
 
+// addElements adds elements to a set: to a new one of this batch by its number,
+// to one that is in force with number 0.
 func (b *batch) addElements(s *set, id uint32, keys []string) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s, id, keys)
 }
@@ -267,48 +355,49 @@ func (b *batch) deleteElements(s *set, keys []string) {
 }
 
 func (b *batch) elements(kind, flags uint16, s *set, id uint32, keys []string) {
-	name := s.name
-	if name == "" {
-		name = anonymousName
-	}
-	for len(keys) > 0 {
-		n := min(len(keys), elementsAtOnce)
-		var list []byte
-		for _, k := range keys[:n] {
-			list = append(list, s.wire(s.elements[k])...)
-		}
-		parts := [][]byte{attrString(unix.NFTA_SET_ELEM_LIST_TABLE, tableName), attrString(unix.NFTA_SET_ELEM_LIST_SET, name)}
-		if id != 0 {
-			parts = append(parts, attrNumber(unix.NFTA_SET_ELEM_LIST_SET_ID, id))
-		}
-		parts = append(parts, attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list))
-		b.message(kind, flags, subject{kind: "elements of", name: s.name}, parts...)
-		keys = keys[n:]
+	for some := range slices.Chunk(keys, elementsAtOnce) {
+		b.message(kind, flags, subject{kind: "elements of", name: s.name}, func() {
+			b.string(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+			b.string(unix.NFTA_SET_ELEM_LIST_SET, s.wireName())
+			if id != 0 {
+				b.number(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+			}
+			b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
+				for _, k := range some {
+					b.element(s, s.elements[k])
+				}
+			})
+		})
 	}
 }
 
-func (s *set) wire(e element) []byte {
-	parts := [][]byte{nest(unix.NFTA_SET_ELEM_KEY, attr(unix.NFTA_DATA_VALUE, e.key))}
-	if e.end != nil && s.concatenated() {
-		parts = append(parts, nest(setElemKeyEnd, attr(unix.NFTA_DATA_VALUE, e.end)))
-	}
-	switch {
-	case e.chain != "":
-		to := int32(expr.VerdictGoto)
-		parts = append(parts, nest(unix.NFTA_SET_ELEM_DATA, nest(unix.NFTA_DATA_VERDICT,
-			attrNumber(unix.NFTA_VERDICT_CODE, uint32(to)), attrString(unix.NFTA_VERDICT_CHAIN, e.chain))))
-	case s.data != nil:
-		parts = append(parts, nest(unix.NFTA_SET_ELEM_DATA, attr(unix.NFTA_DATA_VALUE, e.value)))
-	}
-	wire := nest(unix.NFTA_LIST_ELEM, parts...)
+func (b *batch) element(s *set, e element) {
+	b.nest(unix.NFTA_LIST_ELEM, func() {
+		b.nest(unix.NFTA_SET_ELEM_KEY, func() { b.attr(unix.NFTA_DATA_VALUE, e.key) })
+		if e.end != nil && s.concatenated() {
+			b.nest(setElemKeyEnd, func() { b.attr(unix.NFTA_DATA_VALUE, e.end) })
+		}
+		switch {
+		case e.chain != "":
+			b.nest(unix.NFTA_SET_ELEM_DATA, func() {
+				b.nest(unix.NFTA_DATA_VERDICT, func() {
+					to := int32(expr.VerdictGoto)
+					b.number(unix.NFTA_VERDICT_CODE, uint32(to))
+					b.string(unix.NFTA_VERDICT_CHAIN, e.chain)
+				})
+			})
+		case s.data != nil:
+			b.nest(unix.NFTA_SET_ELEM_DATA, func() { b.attr(unix.NFTA_DATA_VALUE, e.value) })
+		}
+	})
 	if next := after(e.end); s.interval && !s.concatenated() && next != nil {
 		// Where keys are single values the kernel wants the end as an element of
 		// its own: the first value that is outside.
-		wire = append(wire, nest(unix.NFTA_LIST_ELEM,
-			attrNumber(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END),
-			nest(unix.NFTA_SET_ELEM_KEY, attr(unix.NFTA_DATA_VALUE, next)))...)
+		b.nest(unix.NFTA_LIST_ELEM, func() {
+			b.number(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+			b.nest(unix.NFTA_SET_ELEM_KEY, func() { b.attr(unix.NFTA_DATA_VALUE, next) })
+		})
 	}
-	return wire
 }
 
 // after is the number after key, big endian; nil: there is none.
