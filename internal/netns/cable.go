@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // End is one end of a cable: an interface.
@@ -65,14 +66,15 @@ func (e End) configure() error {
 	if err != nil {
 		return err
 	}
-	// Without duplicate address detection IPv6 addresses are of use at once; also
-	// the link-local one, with which a router asks for its neighbours.
+	// Without duplicate address detection IPv6 addresses are of use soon; also the
+	// link-local one, with which a router asks for its neighbours.
 	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+e.Name+"/accept_dad", []byte("0"), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // then there is no IPv6
 		return err
 	}
 	for _, a := range e.Addrs {
-		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+		// For "at once", ours need the flag as well.
+		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD}); err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
 	}

@@ -99,7 +99,8 @@ func (g *gauge) forecast(what string, used, limit int) (left time.Duration, warn
 	if grown := used - last.used; grown > 0 && !last.at.IsZero() {
 		left = time.Duration(float64(now.Sub(last.at)) * float64(limit-used) / float64(grown))
 	}
-	warn = float64(used) >= nearlyFull*float64(limit) && now.Sub(last.warned) >= warnEvery
+	full := used >= limit && last.used < limit // which is news, however new the last warning
+	warn = float64(used) >= nearlyFull*float64(limit) && (full || now.Sub(last.warned) >= warnEvery)
 	if warn {
 		last.warned = now
 	}

@@ -187,6 +187,10 @@ func (r *route) counters(s *sum, kernel map[string]counted) engine.Counters {
 	if n := kernel[withoutServer(r.name)].packets; n > 0 {
 		c.Ended[engine.NoServer] = n
 	}
+	if n := kernel[deniedBy(r.name)].packets; n > 0 {
+		c.Ended[engine.NotAllowed] = n
+		c.Accepted += n // as the relay counts
+	}
 	return c
 }
 

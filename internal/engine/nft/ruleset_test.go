@@ -329,4 +329,3 @@ func TestSourceBuckets(t *testing.T) {
 		t.Errorf("shares are %v", share)
 	}
 }
-

@@ -222,7 +222,7 @@ func (b *batch) expression(e any, anonymous uint32) {
 	case masq:
 		b.string(unix.NFTA_EXPR_NAME, "masq")
 		b.nest(unix.NFTA_EXPR_DATA, func() {
-			b.number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY)
+			b.number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY|unix.NF_NAT_RANGE_PROTO_SPECIFIED) // without the latter the ports are not looked at
 			b.number(unix.NFTA_MASQ_REG_PROTO_MIN, e.min)
 			b.number(unix.NFTA_MASQ_REG_PROTO_MAX, e.max)
 		})
