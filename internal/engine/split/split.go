@@ -59,9 +59,14 @@ func (e *Engine) Apply(ctx context.Context, p *plan.Plan) (engine.Change, error)
 		_, back := e.relay.Apply(ctx, e.before())
 		return engine.Change{}, errors.Join(err, back)
 	}
-	third, err := e.relay.Apply(ctx, p.Of(plan.Relay))
+	relay := p.Of(plan.Relay)
+	if len(both.Routes) == len(relay.Routes) { // none is leaving
+		e.remember(p, nil)
+		return merge(second, first), nil
+	}
+	third, err := e.relay.Apply(ctx, relay)
 	e.remember(p, err)
-	return merge(first, second, third), err
+	return merge(second, first, third), err
 }
 
 func (e *Engine) remember(p *plan.Plan, err error) {
@@ -115,15 +120,15 @@ func (e *Engine) before() *plan.Plan {
 	return e.now.Of(plan.Relay)
 }
 
-// merge adds up what several Applies did. What one closed and another opened, as
-// when a route changes its engine, is no change.
-func merge(changes ...engine.Change) (sum engine.Change) {
-	for _, c := range changes {
+// merge adds up what the kernel's engine did and, one after the other, the relay's
+// Applies. What one closed and another opened, as when a route changes its engine,
+// is no change.
+func merge(kernel engine.Change, relay ...engine.Change) engine.Change {
+	sum := engine.Change{Pending: append(slices.Clone(kernel.Pending), relay[len(relay)-1].Pending...)}
+	for _, c := range append(relay, kernel) {
 		sum.Added = append(sum.Added, c.Added...)
 		sum.Removed = append(sum.Removed, c.Removed...)
 	}
-	// The relay's pending ones are in its last Apply.
-	sum.Pending = append(slices.Clone(changes[1].Pending), changes[2].Pending...)
 	added := slices.Clone(sum.Added)
 	sum.Added = slices.DeleteFunc(sum.Added, func(s string) bool { return slices.Contains(sum.Removed, s) })
 	sum.Removed = slices.DeleteFunc(sum.Removed, func(s string) bool { return slices.Contains(added, s) })
