@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -50,6 +51,9 @@ log where the file says (stdout by default).`,
 
 // serve runs a daemon on the plan that load gives.
 func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error)) error {
+	// The data path makes no garbage; so memory is worth more than the time to look
+	// for it.
+	debug.SetGCPercent(30)
 	stderr := newPatientWriter(u.err)
 	defer stderr.Close() // it cannot say that it is stuck
 	log := slog.New(slog.NewTextHandler(stderr, nil))

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,10 @@ type Daemon struct {
 // startWait bounds how long a start waits for names and first tests, so that
 // the first connections find a server. A start never needs them.
 const startWait = time.Second
+
+// settleTime is when all that follows a new file is done. Reading a thousand routes
+// and telling everybody of them leaves tens of MiB behind.
+const settleTime = time.Second
 
 // retryPending is how often a listener that waits for the host is tried again.
 const retryPending = 2 * time.Second
@@ -203,6 +208,7 @@ func (d *Daemon) adopt(ctx context.Context, base *plan.Plan, warnings []string) 
 	defer d.mu.Unlock()
 	d.base = base
 	d.status.Loaded, d.status.Warnings = time.Now(), warnings
+	time.AfterFunc(settleTime, debug.FreeOSMemory)
 	return pending, nil
 }
 

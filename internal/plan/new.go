@@ -41,6 +41,7 @@ const (
 func New(f *config.File) (*Plan, config.Problems, error) {
 	b := &builder{file: f}
 	p := b.plan()
+	b.warnKernel(p)
 	b.conflicts()
 	b.circles(p)
 	if err := b.problems.Err(); err != nil {
@@ -157,7 +158,6 @@ func (b *builder) route(i int, c *config.Route) *Route {
 	b.servers(c, r)
 	r.Check = b.check(c, r)
 	b.engine(c, r)
-	b.warnKernel(c, r)
 	b.warnRoute(c, r)
 	return r
 }

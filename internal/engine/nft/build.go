@@ -46,24 +46,23 @@ const (
 	eventsEndsText = "destroy"
 )
 
-// Names in the table.
-func chainOf(route string) string   { return "route_" + route }
-func serversOf(route string) string { return "servers_" + route }
-func deniedBy(route string) string  { return "denied_" + route }
-
-// otherFamily counts, over all routes, clients of an IP version that no server of
-// their route has.
-const otherFamily = "no_server_of_family"
-
+// Names in the table. Names of routes are of what nft's names may have.
+func chainOf(route string) string         { return "route_" + route }
+func serversOf(route string) string       { return "servers_" + route }
+func deniedBy(route string) string        { return "denied_" + route }
 func withoutServer(route string) string   { return "no_server_" + route }
 func allowedBy(f family, r string) string { return fmt.Sprintf("allow_%s_%s", f, r) }
 func shiftOf(route string, by int) string {
-	return fmt.Sprintf("shift_%s_%s", strings.NewReplacer("-", "down_").Replace(strconv.Itoa(by)), route)
+	return fmt.Sprintf("shift_%s_%s", strings.Replace(strconv.Itoa(by), "-", "down_", 1), route)
 }
 
 func endpointName(r string, a netip.AddrPort) string {
 	return fmt.Sprintf("to_%s_%s_%d", r, strings.ReplaceAll(a.Addr().String(), ":", "-"), a.Port())
 }
+
+// otherFamily counts, over all routes, clients of an IP version that no server of
+// their route has.
+const otherFamily = "no_server_of_family"
 
 // part is what a route has in the table.
 type part struct {
@@ -102,7 +101,9 @@ func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *
 		if x == nil || x.number != numbers[route.Name] || x.log != log || !reflect.DeepEqual(x.route, route) {
 			x = &part{route: route, number: numbers[route.Name], log: log, counted: map[string]bool{}}
 			x.build()
+			x.counted = nil
 		}
+		x.route = route // the same, but of the plan that stays in memory
 		parts[route.Name] = x
 		for _, c := range x.counters {
 			if c != otherFamily {
@@ -197,22 +198,22 @@ func source(post *chain, r *plan.Route, number uint16, ports config.Ports) {
 }
 
 // build makes the route's chain, with what leads to it and what it needs.
-func (b *part) build() {
-	r := b.route
+func (x *part) build() {
+	r := x.route
 	proto := protoOf(r)
 	head := &chain{name: chainOf(r.Name), level: levelRoute}
-	b.allow(head, r, proto)
+	x.allow(head, r, proto)
 	if r.MaxConnections > 0 {
 		// Without an answer the client tries again by itself: that is its place in
 		// the queue.
 		head.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
 	}
-	b.count(chainOf(r.Name))
+	x.count(chainOf(r.Name))
 	events := tell(eventsEndsText, eventsEnds)
-	if b.log {
+	if x.log {
 		events = tell(eventsAllText, eventsAll)
 	}
-	head.add(countIn(chainOf(r.Name)), setMark(routeMark(b.number)), events)
+	head.add(countIn(chainOf(r.Name)), setMark(routeMark(x.number)), events)
 	servers := head
 	if r.MaxConnections > 0 {
 		// The limit counts in its rule, and a chain is written anew when its
@@ -220,13 +221,13 @@ func (b *part) build() {
 		servers = &chain{name: serversOf(r.Name)}
 		head.add(verdict(expr.VerdictGoto, servers.name))
 	}
-	b.servers(servers, r, proto)
+	x.servers(servers, r, proto)
 	if servers != head {
-		b.chains = append(b.chains, servers)
+		x.chains = append(x.chains, servers)
 	}
-	b.chains = append(b.chains, head)
+	x.chains = append(x.chains, head)
 	for _, l := range r.Listen {
-		b.listen(l, proto, head.name)
+		x.listen(l, proto, head.name)
 	}
 }
 
@@ -238,17 +239,17 @@ func protoOf(r *plan.Route) uint8 {
 }
 
 // allow refuses clients from elsewhere.
-func (b *part) allow(c *chain, r *plan.Route, proto uint8) {
+func (x *part) allow(c *chain, r *plan.Route, proto uint8) {
 	if len(r.Allow) == 0 {
 		return
 	}
-	b.count(deniedBy(r.Name))
+	x.count(deniedBy(r.Name))
 	for _, f := range families {
 		s := networks(f, r.Allow)
 		terms := []term{matchFamily(f)}
 		if len(s.elements) > 0 {
 			s.name = allowedBy(f, r.Name)
-			b.sets = append(b.sets, s)
+			x.sets = append(x.sets, s)
 			terms = []term{notFrom(f, s.name)}
 		}
 		c.add(append(append(terms, countIn(deniedBy(r.Name))), refuse(proto)...)...)
@@ -330,10 +331,10 @@ func choices(r *plan.Route, f family) []choice {
 
 // servers adds the rules that choose an endpoint, and one that refuses where
 // there is none.
-func (b *part) servers(c *chain, r *plan.Route, proto uint8) {
+func (x *part) servers(c *chain, r *plan.Route, proto uint8) {
 	for _, s := range r.Servers {
 		for _, e := range s.Endpoints {
-			b.count(endpointName(r.Name, netip.AddrPortFrom(e.Addr, s.Port)))
+			x.count(endpointName(r.Name, netip.AddrPortFrom(e.Addr, s.Port)))
 		}
 	}
 	came := listensTo(r)
@@ -345,22 +346,22 @@ func (b *part) servers(c *chain, r *plan.Route, proto uint8) {
 		}
 		refused = otherFamily
 		if r.Balance == plan.Source && len(all) > 1 {
-			b.bySource(c, r, f, all, proto)
+			x.bySource(c, r, f, all, proto)
 		} else {
-			b.inTurn(c, r, f, all, proto, len(came) > 1)
+			x.inTurn(c, r, f, all, proto, len(came) > 1)
 		}
 	}
 	if slices.ContainsFunc(came, func(f family) bool { return len(choices(r, f)) == 0 }) {
-		b.count(refused)
+		x.count(refused)
 		c.add(append([]term{countIn(refused)}, refuse(proto)...)...)
 	}
 }
 
 // count adds a counter, once.
-func (b *part) count(name string) {
-	if !b.counted[name] {
-		b.counted[name] = true
-		b.counters = append(b.counters, name)
+func (x *part) count(name string) {
+	if !x.counted[name] {
+		x.counted[name] = true
+		x.counters = append(x.counters, name)
 	}
 }
 
@@ -378,7 +379,7 @@ func listensTo(r *plan.Route) []family {
 
 // inTurn gives each endpoint its share of the connections: the first takes its
 // part of all, the second its part of what is left, and so on.
-func (b *part) inTurn(c *chain, r *plan.Route, f family, all []choice, proto uint8, both bool) {
+func (x *part) inTurn(c *chain, r *plan.Route, f family, all []choice, proto uint8, both bool) {
 	divisor, rest := 0, 0
 	for _, e := range all {
 		divisor = gcd(e.weight, divisor)
@@ -394,18 +395,18 @@ func (b *part) inTurn(c *chain, r *plan.Route, f family, all []choice, proto uin
 		if n := e.weight / divisor; n < rest {
 			terms = append(terms, share(n, rest))
 		}
-		c.add(append(terms, b.lead(r, e, proto)...)...)
+		c.add(append(terms, x.lead(r, e, proto)...)...)
 		rest -= e.weight / divisor
 	}
 }
 
 // lead counts a connection and leads it to an endpoint.
-func (b *part) lead(r *plan.Route, e choice, proto uint8) []term {
+func (x *part) lead(r *plan.Route, e choice, proto uint8) []term {
 	shift := ""
 	if e.shift != 0 {
 		shift = shiftOf(r.Name, e.shift)
-		if !slices.ContainsFunc(b.sets, func(s *set) bool { return s.name == shift }) {
-			b.sets = append(b.sets, shifts(shift, r, e.shift))
+		if !slices.ContainsFunc(x.sets, func(s *set) bool { return s.name == shift }) {
+			x.sets = append(x.sets, shifts(shift, r, e.shift))
 		}
 	}
 	return []term{countIn(endpointName(r.Name, e.addr)), dnat(e.addr, proto, shift)}
@@ -436,7 +437,7 @@ const buckets = 256
 // bySource gives every bucket of clients to the endpoint that scores highest for
 // it (rendezvous hashing), so that a change of endpoints moves only the clients
 // that it must.
-func (b *part) bySource(c *chain, r *plan.Route, f family, all []choice, proto uint8) {
+func (x *part) bySource(c *chain, r *plan.Route, f family, all []choice, proto uint8) {
 	vmap := &set{key: []datatype{typeInteger}, data: &typeVerdict}
 	for i := range buckets {
 		best := slices.MaxFunc(all, func(x, y choice) int { return cmp.Compare(score(i, x), score(i, y)) })
@@ -445,11 +446,11 @@ func (b *part) bySource(c *chain, r *plan.Route, f family, all []choice, proto u
 	}
 	for _, e := range all {
 		to := &chain{name: endpointName(r.Name, e.addr)}
-		if slices.ContainsFunc(b.chains, func(c *chain) bool { return c.name == to.name }) {
+		if slices.ContainsFunc(x.chains, func(c *chain) bool { return c.name == to.name }) {
 			continue // the same address behind two names
 		}
-		to.add(b.lead(r, e, proto)...)
-		b.chains = append(b.chains, to)
+		to.add(x.lead(r, e, proto)...)
+		x.chains = append(x.chains, to)
 	}
 	c.add(bySource(f, hashSeed, vmap))
 }

@@ -27,6 +27,13 @@ func remember(r *ruleset) *inForce {
 	return f
 }
 
+// settle keeps of the chains what a later difference needs.
+func (f *inForce) settle() {
+	for _, c := range f.chains {
+		c.settle()
+	}
+}
+
 // replace makes the table anew, whatever there was before, with counters that go
 // on from where they were.
 func replace(next *ruleset, counters map[string]counted) (*batch, *inForce) {

@@ -65,10 +65,10 @@ func kindOf(l plan.Listen) dispatch {
 }
 
 // listen leads a listener to a chain.
-func (b *part) listen(l plan.Listen, proto uint8, to string) {
+func (x *part) listen(l plan.Listen, proto uint8, to string) {
 	d := kindOf(l)
 	text, key, end := d.key(l, proto)
-	b.entries = append(b.entries, entry{slices.Index(dispatches, d), text, element{key: key, end: end, chain: to, text: "goto " + to}})
+	x.entries = append(x.entries, entry{slices.Index(dispatches, d), text, element{key: key, end: end, chain: to, text: "goto " + to}})
 }
 
 func (d dispatch) empty() *set {

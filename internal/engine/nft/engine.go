@@ -66,7 +66,6 @@ type Engine struct {
 	plan     *plan.Plan // as applied
 	table    table
 	now      *inForce // nil: the kernel's table is not ours yet
-	rules    *ruleset // in force
 	numbers  map[string]uint16
 	pending  []engine.Pending
 	told     map[string]bool // conflicts that were logged
@@ -249,22 +248,23 @@ func (e *Engine) once(warning string) {
 // table is not known to be ours.
 func (e *Engine) write(p *plan.Plan) error {
 	numbers := number(p, e.numbers)
-	rules := e.table.makeRuleset(p, numbers, e.logs())
 	var b *batch
 	var next *inForce
 	if e.now != nil {
-		b, next = e.now.difference(rules)
+		b, next = e.now.difference(e.table.makeRuleset(p, numbers, e.logs()))
 	} else {
 		counters, err := e.kernel.counters()
 		if err != nil {
 			return err
 		}
-		b, next = replace(rules, counters)
+		e.table = table{} // what it keeps is the text alone
+		b, next = replace(e.table.makeRuleset(p, numbers, e.logs()), counters)
 	}
 	if err := e.commit(b); err != nil {
 		return err
 	}
-	e.numbers, e.rules, e.now = numbers, rules, next
+	e.numbers, e.now = numbers, next
+	next.settle()
 	return nil
 }
 
@@ -311,12 +311,14 @@ func (e *Engine) restore(who string) {
 	if len(counters) == 0 {
 		counters = e.gauge.lastCounters()
 	}
-	b, next := replace(e.rules, counters)
+	e.table = table{} // what it keeps is the text alone
+	b, next := replace(e.table.makeRuleset(e.plan, e.numbers, e.logs()), counters)
 	if err = errors.Join(err, e.kernel.commit(b)); err != nil {
 		e.log.Error("the rules in the kernel were changed by somebody else, and cannot be put back", "who", who, "error", err)
 		return
 	}
 	e.now = next
+	next.settle()
 	e.log.Warn("the rules in the kernel were changed by somebody else: put back", "who", who)
 }
 

@@ -86,7 +86,7 @@ const restoreWait = 50 * time.Millisecond
 
 // run calls restore after changes by others, until close.
 func (g *guard) run(restore func(who string)) {
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 64<<10)
 	foreign := false
 	for {
 		n, err := g.read(buf)
@@ -102,13 +102,7 @@ func (g *guard) run(restore func(who string)) {
 		case err != nil:
 			return
 		}
-		for rest := buf[:n]; len(rest) >= unix.SizeofNlMsghdr+4; {
-			size := int(binary.NativeEndian.Uint32(rest))
-			if size < unix.SizeofNlMsghdr+4 || size > len(rest) {
-				break
-			}
-			m := rest[:size]
-			rest = rest[min(len(rest), (size+3)&^3):]
+		for m := range messages(buf[:n]) {
 			// A transaction is told as its changes, and a new generation at its end.
 			if binary.NativeEndian.Uint16(m[4:])&0xff != unix.NFT_MSG_NEWGEN {
 				foreign = foreign || ofOurs(m)

@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"strings"
 	"sync"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +16,7 @@ type kernel struct {
 	mu     sync.Mutex // one transaction at a time
 	socket int
 	port   uint32 // of the socket: by it our own changes are known
-	reader *nftables.Conn
+	in     []byte // what the kernel answers; guarded by mu
 }
 
 // bufferSize lets a transaction of some 100,000 messages through at once, as it
@@ -40,15 +40,20 @@ func openKernel() (*kernel, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("nf_tables: %w", err)
 	}
-	reader, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("nf_tables: %w", err)
-	}
-	return &kernel{socket: fd, port: name.(*unix.SockaddrNetlink).Pid, reader: reader}, nil
+	return &kernel{socket: fd, port: name.(*unix.SockaddrNetlink).Pid, in: make([]byte, 64<<10)}, nil
 }
 
-func (k *kernel) close() error { return errors.Join(unix.Close(k.socket), k.reader.CloseLasting()) }
+func (k *kernel) close() error { return unix.Close(k.socket) }
+
+func (k *kernel) send(data []byte) error {
+	err := unix.Sendto(k.socket, data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("the rules are %d KiB, more than this user may send at once; raise net.core.wmem_max: %w", len(data)>>10, err)
+	} else if err != nil {
+		return fmt.Errorf("nf_tables: %w", err)
+	}
+	return nil
+}
 
 // commit runs a batch: all of it or nothing.
 func (k *kernel) commit(b *batch) error {
@@ -66,11 +71,8 @@ func (k *kernel) commit(b *batch) error {
 	whole.raw(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, func() {})
 	whole.data = append(whole.data, b.data...)
 	whole.raw(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, func() {})
-	err := unix.Sendto(k.socket, whole.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if errors.Is(err, unix.EMSGSIZE) {
-		return fmt.Errorf("the rules are %d KiB, more than this user may send at once; raise net.core.wmem_max: %w", len(whole.data)>>10, err)
-	} else if err != nil {
-		return fmt.Errorf("nf_tables: %w", err)
+	if err := k.send(whole.data); err != nil {
+		return err
 	}
 	return k.answer(b)
 }
@@ -79,33 +81,32 @@ func (k *kernel) commit(b *batch) error {
 // after an error, to report them all.
 func (k *kernel) answer(b *batch) error {
 	var errs []error
-	buf := make([]byte, 64<<10)
 	for {
-		n, err := unix.Read(k.socket, buf)
+		n, err := unix.Read(k.socket, k.in)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil: // ENOBUFS: more errors than fit
 			return errors.Join(append(errs, fmt.Errorf("nf_tables: %w", err))...)
 		}
-		for rest := buf[:n]; len(rest) >= unix.SizeofNlMsghdr+4; {
-			size := int(binary.NativeEndian.Uint32(rest))
-			number := int(binary.NativeEndian.Uint32(rest[8:]))
-			code := -int32(binary.NativeEndian.Uint32(rest[unix.SizeofNlMsghdr:]))
-			if code != 0 && number >= 1 && number <= len(b.what) {
-				if len(errs) < 5 {
-					errs = append(errs, fmt.Errorf("nf_tables refuses %s: %w", b.what[number-1], unix.Errno(code)))
-				}
-			} else if code != 0 {
+		for m := range messages(k.in[:n]) {
+			number := int(binary.NativeEndian.Uint32(m[8:]))
+			code := -int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:]))
+			switch {
+			case code != 0 && (number < 1 || number > len(b.what)):
 				return fmt.Errorf("nf_tables: %w", unix.Errno(code))
+			case code != 0 && len(errs) < fewErrors:
+				errs = append(errs, fmt.Errorf("nf_tables refuses %s: %w", b.what[number-1], unix.Errno(code)))
 			}
 			if number == len(b.what) {
 				return errors.Join(errs...)
 			}
-			rest = rest[min(len(rest), (size+3)&^3):]
 		}
 	}
 }
+
+// fewErrors is how many the report of a transaction has at most.
+const fewErrors = 5
 
 // generation is the number of transactions that there have been in this network
 // namespace, by anybody.
@@ -114,16 +115,15 @@ func (k *kernel) generation() (uint32, error) {
 	defer k.mu.Unlock()
 	ask := batch{}
 	ask.raw(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, 0, 0, func() {})
-	if err := unix.Sendto(k.socket, ask.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return 0, fmt.Errorf("nf_tables: %w", err)
+	if err := k.send(ask.data); err != nil {
+		return 0, err
 	}
-	buf := make([]byte, 4096)
-	n, err := unix.Read(k.socket, buf)
+	n, err := unix.Read(k.socket, k.in)
 	if err != nil {
 		return 0, fmt.Errorf("nf_tables: %w", err)
 	}
-	if n > unix.SizeofNlMsghdr+4 {
-		if id := attribute(buf[unix.SizeofNlMsghdr+4:n], unix.NFTA_GEN_ID); len(id) == 4 {
+	for m := range messages(k.in[:n]) {
+		if id := attribute(m[unix.SizeofNlMsghdr+4:], unix.NFTA_GEN_ID); len(id) == 4 {
 			return binary.BigEndian.Uint32(id), nil
 		}
 	}
@@ -135,19 +135,63 @@ type counted struct{ packets, bytes uint64 }
 
 // counters are the named counters of our table; none where there is no table.
 func (k *kernel) counters() (map[string]counted, error) {
-	objects, err := k.reader.GetNamedObjects(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("read the counters: %w", err)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ask := batch{}
+	ask.message(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP, subject{}, func() {
+		ask.string(unix.NFTA_OBJ_TABLE, tableName)
+		ask.number(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	})
+	if err := k.send(ask.data); err != nil {
+		return nil, err
 	}
-	all := make(map[string]counted, len(objects))
-	for _, o := range objects {
-		if n, ok := o.(*nftables.NamedObj); ok {
-			if c, ok := n.Obj.(*expr.Counter); ok {
-				all[n.Name] = counted{c.Packets, c.Bytes}
+	all := map[string]counted{}
+	for {
+		n, err := unix.Read(k.socket, k.in)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("read the counters: %w", err)
+		}
+		for m := range messages(k.in[:n]) {
+			switch kind := binary.NativeEndian.Uint16(m[4:]); {
+			case kind == unix.NLMSG_DONE:
+				return all, nil
+			case kind == unix.NLMSG_ERROR:
+				code := -int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:]))
+				return nil, fmt.Errorf("read the counters: %w", unix.Errno(code))
+			case kind&0xff == unix.NFT_MSG_NEWOBJ:
+				name, c := counterIn(m[unix.SizeofNlMsghdr+4:])
+				all[name] = c
 			}
 		}
 	}
-	return all, nil
+}
+
+func counterIn(attrs []byte) (name string, c counted) {
+	number := func(b []byte) uint64 {
+		if len(b) != 8 {
+			return 0
+		}
+		return binary.BigEndian.Uint64(b)
+	}
+	value := attribute(attrs, unix.NFTA_OBJ_DATA)
+	c.packets = number(attribute(value, unix.NFTA_COUNTER_PACKETS))
+	c.bytes = number(attribute(value, unix.NFTA_COUNTER_BYTES))
+	return strings.TrimRight(string(attribute(attrs, unix.NFTA_OBJ_NAME)), "\x00"), c
+}
+
+// messages are the netlink messages in what was read, each with its header of 16
+// bytes and at least 4 bytes more.
+func messages(b []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(b) >= unix.SizeofNlMsghdr+4 {
+			size := int(binary.NativeEndian.Uint32(b))
+			if size < unix.SizeofNlMsghdr+4 || size > len(b) || !yield(b[:size]) {
+				return
+			}
+			b = b[min(len(b), (size+3)&^3):]
+		}
+	}
 }

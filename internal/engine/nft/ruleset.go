@@ -52,6 +52,16 @@ var (
 
 func (c *chain) add(terms ...term) { c.rules = append(c.rules, terms) }
 
+// settle keeps of the rules their text alone, which is all that is needed once
+// the kernel has them.
+func (c *chain) settle() {
+	for i, r := range c.rules {
+		if len(r) > 1 || r[0].exprs != nil {
+			c.rules[i] = rule{{text: r.String()}}
+		}
+	}
+}
+
 func (c *chain) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tchain %s {\n", c.name)
