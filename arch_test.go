@@ -30,7 +30,7 @@ plan              : config
 foreign           : config
 health            : plan
 accesslog         : plan engine
-engine/relay      : plan engine
+engine/relay      : plan engine host
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns

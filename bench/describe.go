@@ -35,7 +35,8 @@ func (r *runner) describe() (*result.Results, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p.Kind == peer.Midspan && (res.Midspan == "" || p.Name == result.Midspan) {
+		ours := p.Kind == peer.Midspan || p.Name == result.MidspanNFT
+		if ours && (res.Midspan == "" || p.Name == result.Midspan) {
 			res.Midspan = strings.TrimPrefix(version, "midspan ")
 		}
 		res.Peers = append(res.Peers, result.Peer{

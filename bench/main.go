@@ -33,7 +33,7 @@ func main() {
 
 // start is what this process is to be: the program, or an end of a measurement.
 func start(args []string) (code int, err error) {
-	roles := map[string]func(string) error{"serve": serve, "load": drive, "iocopy": peer.IOCopy}
+	roles := map[string]func(string) error{"serve": serve, "load": drive, "iocopy": peer.IOCopy, "apply": apply}
 	if len(args) == 2 && roles[args[0]] != nil {
 		if err := roles[args[0]](args[1]); err != nil {
 			return 1, fmt.Errorf("%s: %w", args[0], err)

@@ -22,12 +22,13 @@ type options struct {
 	out       string // "": see runner.place
 	complete  bool   // nothing is left out
 	peers     []*peer.Peer
+	pair      []*peer.Peer // see pairAll
 	workloads []workload
 	left      []string // what is not there and was not asked for
 }
 
 // quickPeers take part in a quick run.
-var quickPeers = []string{"direct", "haproxy", "haproxy-splice", "nginx-64k"}
+var quickPeers = []string{"direct", "iptables", "haproxy", "haproxy-splice", "nginx-64k", "midspan", "midspan-nft"}
 
 // build is a value of the flag --midspan.
 type build struct {
@@ -59,14 +60,15 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := f.String("only", "", "workloads, separated by commas (default all): "+strings.Join(names(workloads()), ", "))
-	peers := f.String("peers", "", "peers, separated by commas (default all): "+strings.Join(peerNames(peer.All()), ", ")+", midspan")
-	seconds := f.Float64("seconds", 0, "what a run is measured for (default 1.2; quick 0.6)")
+	peers := f.String("peers", "", "peers, separated by commas (default all): "+strings.Join(peerNames(peer.All()), ", ")+", midspan, midspan-nft")
+	pair := f.String("pair", "", "two peers, separated by a comma: compare them by many short slices in turn, and write no files; --rounds is how often all is made anew")
+	seconds := f.Float64("seconds", 0, "what a run is measured for (default 1.2; quick 0.5; a slice of --pair 0.25)")
 	f.IntVar(&o.rounds, "rounds", 0, "how often each run is made (default 7; quick 2)")
 	f.BoolVar(&o.quick, "quick", getenv("BENCH") == "quick", "few peers, workloads and rounds; also BENCH=quick")
 	f.BoolVar(&o.check, "check", false, "measure nothing: check every byte by its SHA-256, both ways, through every peer")
 	f.StringVar(&o.out, "out", "", "directory for results.json, results.md and results.svg (default results-local; a complete run without errors: this one, bench)")
 	var builds []build
-	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds", func(text string) error {
+	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds; a build's kernel engine is the peer NAME-nft", func(text string) error {
 		b, err := parseBuild(text)
 		builds = append(builds, b)
 		return err
@@ -89,8 +91,19 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 		}
 	}
 	o.defaults(*seconds)
+	if given["pair"] {
+		*peers = *pair
+		o.warmup = sliceWarmup
+		if !given["seconds"] {
+			o.window = sliceWindow
+		}
+	}
 	o.complete = !o.quick && o.rounds >= 5 && !given["seconds"] && !given["only"] && !given["peers"] && !given["midspan"]
-	return o, errors.Join(append(errs, o.choosePeers(*peers, builds), o.chooseWorkloads(*only))...)
+	errs = append(errs, o.choosePeers(*peers, builds), o.chooseWorkloads(*only))
+	if err := errors.Join(errs...); err != nil || !given["pair"] {
+		return o, err
+	}
+	return o, o.choosePair(*pair)
 }
 
 func (o *options) defaults(seconds float64) {
@@ -103,7 +116,7 @@ func (o *options) defaults(seconds float64) {
 	if seconds <= 0 {
 		seconds = 1.2
 		if o.quick {
-			seconds = 0.6
+			seconds = 0.5
 		}
 	}
 	o.window = time.Duration(seconds * float64(time.Second))
@@ -111,18 +124,18 @@ func (o *options) defaults(seconds float64) {
 }
 
 // choosePeers keeps the fixed order. Builds that were given take part in any
-// case, but the default one only when it is wanted.
+// case, but the default one only when it is wanted; and so do kernel engines.
 func (o *options) choosePeers(list string, builds []build) error {
 	wanted := split(list)
 	all := list == ""
 	if all && o.quick {
-		wanted, all = append(quickPeers, "midspan"), false
+		wanted, all = quickPeers, false
 	}
 	var given []string
 	for _, b := range builds {
 		given = append(given, b.name)
 	}
-	if !slices.Contains(given, "midspan") && (slices.Contains(wanted, "midspan") || all) {
+	if !slices.Contains(given, "midspan") {
 		b, err := parseBuild("../bin/midspan")
 		if err != nil {
 			return err
@@ -131,17 +144,20 @@ func (o *options) choosePeers(list string, builds []build) error {
 	}
 	known := peer.All()
 	for _, b := range builds {
-		if slices.Contains(peerNames(known), b.name) {
-			return fmt.Errorf("a peer is called %q already; give the build another name", b.name)
+		for _, p := range []*peer.Peer{peer.Build(b.name, b.path, b.env), peer.InKernel(b.name, b.path, b.env)} {
+			if slices.Contains(peerNames(known), p.Name) {
+				return fmt.Errorf("a peer is called %q already; give the build another name", p.Name)
+			}
+			known = append(known, p)
 		}
-		known = append(known, peer.Build(b.name, b.path, b.env))
 	}
 	for _, p := range known {
 		if p.Optional && all && p.Missing() != nil {
 			o.left = append(o.left, p.Name)
 			continue
 		}
-		if all || slices.Contains(wanted, p.Name) || slices.Contains(given, p.Name) {
+		extra := slices.ContainsFunc(builds, func(b build) bool { return b.name != "midspan" && p.Name == peer.KernelName(b.name) })
+		if all && !extra || slices.Contains(wanted, p.Name) || slices.Contains(given, p.Name) {
 			o.peers = append(o.peers, p)
 		}
 	}

@@ -26,14 +26,17 @@ func TestOptions(t *testing.T) {
 		"--peers direct --midspan new=/b/new":               "direct new",
 		"--peers direct,midspan --midspan new=/b/new":       "direct new midspan",
 		"--peers direct,new --midspan /b/m --midspan new=x": "direct midspan new",
-		"--quick": "direct haproxy haproxy-splice nginx-64k midspan",
+		"--peers midspan-nft,iptables":                      "iptables midspan-nft",
+		"--peers midspan-nft --midspan /b/m":                "midspan midspan-nft",
+		"--peers midspan-nft,new-nft --midspan new=/b/new":  "new new-nft midspan-nft",
+		"--quick": "direct iptables haproxy haproxy-splice nginx-64k midspan midspan-nft",
 	} {
 		if got := strings.Join(peerNames(parse(t, line, "").peers), " "); got != want {
 			t.Errorf("%q: %s; want %s", line, got, want)
 		}
 	}
 	o := parse(t, "", "quick")
-	if !o.quick || o.complete || o.rounds != 2 || o.window != 600*time.Millisecond || len(o.workloads) >= len(workloads()) {
+	if !o.quick || o.complete || o.rounds != 2 || o.window != 500*time.Millisecond || len(o.workloads) >= len(workloads()) {
 		t.Errorf("BENCH=quick: %+v", o)
 	}
 	o = parse(t, "", "")
@@ -46,6 +49,30 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestPair: the order of the two is that of the flag.
+func TestPair(t *testing.T) {
+	o := parse(t, "--pair midspan-nft,iptables --only conn", "")
+	if got := strings.Join(peerNames(o.pair), " "); got != "midspan-nft iptables" || o.window != sliceWindow || o.warmup != sliceWarmup {
+		t.Errorf("%s, %s, %s", got, o.window, o.warmup)
+	}
+	if o := parse(t, "--pair direct,iptables --midspan old=/b/old --seconds 1", ""); len(o.peers) != 2 || o.window != time.Second {
+		t.Errorf("%v, %s", peerNames(o.peers), o.window)
+	}
+}
+
+// TestQuickRounds: what takes long is made once in a quick run.
+func TestQuickRounds(t *testing.T) {
+	n := map[string]int{}
+	for _, c := range (&runner{options: parse(t, "", "quick")}).cells() {
+		n[c.workload.Name+" "+c.peer.Name]++
+	}
+	for name, want := range map[string]int{"apply1000 midspan-nft": 1, "apply1000 midspan": 0, "conn1000 iptables": 2, "conn1000 haproxy": 0, "conn midspan-nft": 2} {
+		if n[name] != want {
+			t.Errorf("%s: %d times instead of %d", name, n[name], want)
+		}
+	}
+}
+
 func TestWrongOptions(t *testing.T) {
 	for line, want := range map[string]string{
 		"--peers direct,squid":        `no peer is called "squid"`,
@@ -55,9 +82,13 @@ func TestWrongOptions(t *testing.T) {
 		"results":                     `"results" is no flag`,
 		"--peers direct --midspan =x": `"=x" is neither`,
 		"--midspan direct=/b/new":     `a peer is called "direct" already`,
+		"--midspan midspan-nft=/b/n":  `a peer is called "midspan-nft" already`,
 		"--rounds 0":                  "--rounds 0 leaves nothing to do",
 		"--seconds -1":                "--seconds -1 leaves nothing to do",
 		"--only=":                     "--only  leaves nothing to do",
+		"--pair direct":               "--pair direct: two peers are needed",
+		"--pair direct,direct":        "--pair direct,direct: two peers are needed",
+		"--pair direct,squid":         `no peer is called "squid"`,
 	} {
 		_, err := parseOptions(strings.Fields(line), func(string) string { return "" })
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -37,11 +37,7 @@ func manyRoutes() workload {
 }
 
 func (r *runner) routesCell(w *workload, p *peer.Peer) (map[string]float64, error) {
-	var routes []peer.Route
-	for i := range routeCount {
-		routes = append(routes, peer.Route{Port: firstRoute + i, To: targetAddr})
-	}
-	s, err := r.set(p, routes, false)
+	s, err := r.set(p, many(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +46,28 @@ func (r *runner) routesCell(w *workload, p *peer.Peer) (map[string]float64, erro
 		return nil, err
 	}
 	return values, nil
+}
+
+// many are the routes, all to the one target.
+func many() []peer.Route {
+	var routes []peer.Route
+	for i := range routeCount {
+		routes = append(routes, peer.Route{Port: firstRoute + i, To: targetAddr})
+	}
+	return routes
+}
+
+// connectionsOfMany is about finding the rule, which is done for a connection's
+// first packet. A proxy's ports are sockets of their own, where there is nothing to
+// search; the figures of all are in manyRoutes.
+func connectionsOfMany() workload {
+	w := shortConnections()
+	w.Name, w.Title = "conn1000", "Short connections, 1,000 routes"
+	w.Text = "As `conn`, on the last of 1,000 routes to one server. iptables looks at its rules for the listening ports one by one; those for " +
+		"the source address are the same for all routes, and the first one holds."
+	w.routes = many
+	w.skip = func(p *peer.Peer) bool { return !p.Routes || p.Kind == peer.Proxy }
+	return w
 }
 
 func (r *runner) measureRoutes(s *stage, spec load.Spec) (map[string]float64, error) {

@@ -33,6 +33,9 @@ func measure(o *options) (code int, err error) {
 	if o.check {
 		return r.checkAll(ctx)
 	}
+	if o.pair != nil {
+		return r.pairAll(ctx)
+	}
 	if r.results, err = r.describe(); err != nil {
 		return 1, err
 	}
@@ -75,7 +78,7 @@ func (r *runner) cells() []cell {
 	for round := 1; round <= r.rounds; round++ {
 		for i := range r.workloads {
 			w := &r.workloads[i]
-			if w.most > 0 && round > w.most {
+			if w.most > 0 && round > w.most || w.once && r.quick && round > 1 {
 				continue
 			}
 			for _, p := range inTurn(r.peers, round) {

@@ -24,10 +24,10 @@ func program(t *testing.T) string {
 	return path
 }
 
-// TestSmoke makes a whole, tiny run in real namespaces.
-func TestSmoke(t *testing.T) {
-	dir := t.TempDir()
-	cmd := exec.Command(program(t), "--peers", "direct,iocopy", "--only", "bulk1,mtu8,conn,pp64", "--rounds", "1", "--seconds", "0.2", "--out", dir)
+// run makes a tiny run of the program, with samples as its result.
+func run(t *testing.T, dir string, samples int, args ...string) *result.Results {
+	t.Helper()
+	cmd := exec.Command(program(t), append(args, "--rounds", "1", "--seconds", "0.2", "--out", dir)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, out)
@@ -40,9 +40,16 @@ func TestSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Samples) != 8 || len(r.Failures) != 0 {
+	if len(r.Samples) != samples || len(r.Failures) != 0 {
 		t.Errorf("%d samples, %v", len(r.Samples), r.Failures)
 	}
+	return r
+}
+
+// TestSmoke makes a whole, tiny run in real namespaces.
+func TestSmoke(t *testing.T) {
+	dir := t.TempDir()
+	r := run(t, dir, 8, "--peers", "direct,iocopy", "--only", "bulk1,mtu8,conn,pp64")
 	for _, s := range r.Samples {
 		w, _ := r.Workload(s.Workload)
 		for _, m := range w.Metrics {
@@ -56,6 +63,48 @@ func TestSmoke(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// buildMidspan builds the daemon of this checkout.
+func buildMidspan(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "midspan")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/midspan")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// TestKernelEngine: midspan forwards in the kernel, one route and many, and is
+// given the bytes to check.
+func TestKernelEngine(t *testing.T) {
+	midspan := buildMidspan(t)
+	out, err := exec.Command(program(t), "--check", "--quick", "--midspan", midspan, "--peers", "midspan-nft").CombinedOutput()
+	if err != nil || strings.Count(string(out), "are as they were sent") != 2*len(shapes(true)) {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	r := run(t, t.TempDir(), 9, "--midspan", midspan, "--peers", "midspan-nft,iptables", "--only", "conn,idle,conn1000,apply1000")
+	for _, s := range r.Samples {
+		w, _ := r.Workload(s.Workload)
+		if s.Peer != result.MidspanNFT || s.Workload == "idle" { // next to no memory, in either direction
+			continue
+		}
+		for _, m := range w.Metrics {
+			if v := s.Values[m.Name]; v <= 0 && !strings.HasPrefix(m.Name, "fwd_") {
+				t.Errorf("%s: %s is %v", s.Workload, m.Name, v)
+			}
+		}
+	}
+}
+
+// TestPairs: two peers take turns.
+func TestPairs(t *testing.T) {
+	out, err := exec.Command(program(t), "--pair", "iocopy,direct", "--only", "pp64", "--rounds", "1", "--seconds", "0.05").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "direct ÷ iocopy") || !strings.Contains(string(out), "rtts_per_s") {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }
 

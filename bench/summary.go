@@ -39,7 +39,9 @@ func summary(to io.Writer, r *result.Results) {
 	}
 	if compared {
 		fmt.Fprintf(to, "\nIn brackets: %s's figure divided by the peer's, the median of the rounds.\n", subject.Name)
-		fmt.Fprintf(to, "Requirements: %s.\n", result.Tally(r.Evaluate(subject.Name, result.Requirements)))
+	}
+	for _, p := range r.Subjects() {
+		fmt.Fprintf(to, "Requirements of %s: %s.\n", p.Title, result.Tally(r.Evaluate(p.Name, result.Requirements)))
 	}
 }
 

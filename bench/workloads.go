@@ -12,7 +12,10 @@ type workload struct {
 	quick bool // part of a quick run
 	mtu   bool // see lab.New
 	most  int  // rounds, if > 0
+	once  bool // in a quick run
 	spec  load.Spec
+	// routes of the forwarder, of which the last is used; nil: one.
+	routes func() []peer.Route
 	// values turns what was counted into metrics.
 	values func(reading) map[string]float64
 	// cell measures one peer once; nil: traffic.
@@ -48,6 +51,7 @@ func workloads() []workload {
 		bulk("bulk1", "Bulk, 1 connection", 1, false), bulk("bulk8", "Bulk, 8 connections", 8, false),
 		bulk("mtu1", "Bulk, 1500-byte frames, 1 conn.", 1, true), bulk("mtu8", "Bulk, 1500-byte frames, 8 conns.", 8, true),
 		shortConnections(), pingPong("pp1", 1), pingPong("pp64", 64), pingPong("pp512", 512), kafka(), tls(), idle(), manyRoutes(),
+		connectionsOfMany(), applyMany(),
 	}
 }
 

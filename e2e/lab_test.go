@@ -17,6 +17,7 @@ import (
 type lab struct {
 	clients *rig.Net // 10.80.0.2; midspan's eth0 is 10.80.0.1
 	servers *rig.Net
+	eth0    *rig.Plugged
 }
 
 // labHosts are the servers' names.
@@ -33,8 +34,7 @@ var labHosts = map[string]string{
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{clients: rig.NewNet(t), servers: rig.NewNet(t)}
-	rig.Cable(t, rig.End{Name: "eth0", Addrs: []string{"10.80.0.1/24"}},
-		rig.End{Net: l.clients, Name: "cli0", Addrs: []string{"10.80.0.2/24"}})
+	l.plug(t)
 	far := rig.End{Net: l.servers, Name: "srv1"}
 	hosts := "127.0.0.1 localhost\n"
 	for name, addr := range labHosts {
@@ -44,6 +44,13 @@ func newLab(t *testing.T) *lab {
 	rig.Cable(t, rig.End{Name: "srv0", Addrs: []string{"10.79.0.1/24"}}, far)
 	rig.Overlay(t, "/etc/hosts", hosts)
 	return l
+}
+
+// plug makes eth0.
+func (l *lab) plug(t *testing.T) {
+	t.Helper()
+	l.eth0 = rig.Cable(t, rig.End{Name: "eth0", Addrs: []string{"10.80.0.1/24"}},
+		rig.End{Net: l.clients, Name: "cli0", Addrs: []string{"10.80.0.2/24"}})
 }
 
 // talk connects to addr from a namespace (nil: the test's own), reads which

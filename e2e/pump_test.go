@@ -18,25 +18,35 @@ import (
 // echoing server.
 type pumps struct {
 	t         *testing.T
+	from      *rig.Net // where the clients are; nil: the test's own
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	exchanges atomic.Int64 // on connections that stay
 	churned   atomic.Int64 // connections that were made, used and closed
 	failed    atomic.Int64
 	reset     atomic.Int64 // new connections, see mayReset
+	clients   []string     // addresses of connections that stay; for use after start
 	mayReset  bool         // new connections may be reset: that is counted and no failure
 }
 
 // startPumps keeps n connections to addr busy and, beside them, makes new ones
 // over and over.
 func startPumps(t *testing.T, addr string, n, churners int, mayReset bool) *pumps {
+	return (&pumps{t: t, mayReset: mayReset}).start(addr, n, churners)
+}
+
+func (p *pumps) start(addr string, n, churners int) *pumps {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	p := &pumps{t: t, cancel: cancel, mayReset: mayReset}
+	p.cancel = cancel
 	var connected sync.WaitGroup
 	connected.Add(n)
+	p.clients = make([]string, n)
 	for i := range n {
 		p.wg.Go(func() {
-			c, err := net.Dial("tcp", addr)
+			c, err := p.from.DialTimeout("tcp", addr, 10*time.Second)
+			if err == nil {
+				p.clients[i] = c.LocalAddr().String()
+			}
 			connected.Done()
 			if err != nil {
 				p.fail("connect: %v", err)
@@ -56,7 +66,7 @@ func startPumps(t *testing.T, addr string, n, churners int, mayReset bool) *pump
 	for i := range churners {
 		p.wg.Go(func() {
 			for j := uint64(0); ctx.Err() == nil; j++ {
-				err := once(addr, uint64(1000+i)<<32|j)
+				err := onceFrom(p.from, addr, uint64(1000+i)<<32|j)
 				switch {
 				case err == nil:
 					p.churned.Add(1)
@@ -70,7 +80,7 @@ func startPumps(t *testing.T, addr string, n, churners int, mayReset bool) *pump
 		})
 	}
 	connected.Wait()
-	t.Cleanup(p.stop)
+	p.t.Cleanup(p.stop)
 	return p
 }
 
@@ -104,8 +114,10 @@ func exchange(c net.Conn, seed uint64, n int) error {
 }
 
 // once connects, exchanges and closes.
-func once(addr string, seed uint64) error {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func once(addr string, seed uint64) error { return onceFrom(nil, addr, seed) }
+
+func onceFrom(from *rig.Net, addr string, seed uint64) error {
+	c, err := from.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,29 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"midspan/bench/lab"
 )
+
+// StartWith starts a peer that is midspan with a file's text.
+func (p *Peer) StartWith(l *lab.Lab, text string) (*Running, error) {
+	r := &Running{Peer: p, lab: l}
+	return r, r.launch(text)
+}
+
+// ReloadWith gives midspan another text and tells how long `midspan reload` takes.
+func (r *Running) ReloadWith(text string) (time.Duration, error) {
+	path, err := r.Peer.path()
+	if err != nil {
+		return 0, err
+	}
+	if err := r.write(text); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err = r.lab.Run(lab.Cmd{Program: path, Args: []string{"reload"}, Env: r.Peer.env, In: r.lab.Forwarder})
+	return time.Since(began), err
+}
 
 // midspanTroubles asks the daemon what it has counted.
 func midspanTroubles(r *Running) error {

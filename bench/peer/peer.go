@@ -46,6 +46,7 @@ type Peer struct {
 	Family      string // variants of one program
 	Best        bool   // the variant that its manual recommends for this use
 	FDs         int    // open files for a connection; 0: none
+	Engine      string // midspan's, see Relay
 	Routes      bool   // can have many routes
 	Optional    bool   // may be missing
 
@@ -166,8 +167,17 @@ func (p *Peer) Start(l *lab.Lab, routes []Route, limits Limits) (*Running, error
 	if len(p.args) == 0 {
 		return r, nil
 	}
-	if err := r.write(routes); err != nil {
+	if err := r.launch(p.config(routes, limits)); err != nil {
 		return nil, err
+	}
+	return r, nil
+}
+
+// launch starts the peer's process with a configuration.
+func (r *Running) launch(config string) error {
+	p := r.Peer
+	if err := r.write(config); err != nil {
+		return err
 	}
 	program := p.program
 	if program == "" {
@@ -175,20 +185,20 @@ func (p *Peer) Start(l *lab.Lab, routes []Route, limits Limits) (*Running, error
 	} else {
 		path, err := p.path()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		program = path
 	}
 	var err error
-	if r.Proc, err = l.Start(lab.Cmd{Program: program, Args: p.args, Env: p.env, In: l.Forwarder}); err != nil {
-		return nil, err
+	if r.Proc, err = r.lab.Start(lab.Cmd{Program: program, Args: p.args, Env: p.env, In: r.lab.Forwarder}); err != nil {
+		return err
 	}
 	r.Started = r.Proc.Started
-	return r, nil
+	return nil
 }
 
-func (r *Running) write(routes []Route) error {
-	return os.WriteFile(filepath.Join(r.lab.Dir, r.Peer.file), []byte(r.Peer.config(routes, r.limits)), 0o644)
+func (r *Running) write(config string) error {
+	return os.WriteFile(filepath.Join(r.lab.Dir, r.Peer.file), []byte(config), 0o644)
 }
 
 // CanExtend tells whether a route can be added while connections live on.
@@ -201,7 +211,7 @@ func (r *Running) Extend(routes []Route, added Route) (time.Time, error) {
 		began := time.Now()
 		return began, r.Peer.extend(r.lab, added)
 	}
-	if err := r.write(append(routes[:len(routes):len(routes)], added)); err != nil {
+	if err := r.write(r.Peer.config(append(routes[:len(routes):len(routes)], added), r.limits)); err != nil {
 		return time.Time{}, err
 	}
 	began := time.Now()

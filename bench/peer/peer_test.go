@@ -12,7 +12,7 @@ var two = []Route{{Port: 20000, To: "10.9.2.1:9000"}, {Port: 20001, To: "10.9.2.
 // TestConfig: every route is in every configuration, with its limit where the
 // program's default would not do.
 func TestConfig(t *testing.T) {
-	for _, p := range append(All(), Build("midspan", "midspan", nil)) {
+	for _, p := range append(All(), Build("midspan", "midspan", nil), InKernel("midspan", "midspan", nil)) {
 		text := p.Config(two, Limits{Conns: 4321})
 		if p.Kind == None {
 			if text != "" {
@@ -48,6 +48,18 @@ func TestVariants(t *testing.T) {
 	}
 	if text := haproxy().Config(two, Limits{Conns: 8000}); strings.Contains(text, "splice") || strings.Contains(text, "maxpipes") {
 		t.Errorf("the default splices:\n%s", text)
+	}
+}
+
+// TestInKernel: the two engines of a build differ in nothing but the engine.
+func TestInKernel(t *testing.T) {
+	user, kernel := Build("new", "/b/new", nil), InKernel("new", "/b/new", nil)
+	text := kernel.Config(two, Limits{})
+	if kernel.Name != "new-nft" || kernel.Title != "new, nft" || kernel.Kind != Kernel || kernel.FDs != 0 {
+		t.Errorf("%+v", kernel)
+	}
+	if strings.Replace(text, "defaults: { engine: nft }\n", "", 1) != user.Config(two, Limits{}) || !strings.Contains(text, "engine: nft") {
+		t.Errorf("got\n%s", text)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // All are the peers, in the order in which results show them. Midspan is added
-// by Build.
+// by Build, and its kernel engine by InKernel.
 func All() []*Peer {
 	return []*Peer{direct(), iptables(), haproxy(), haproxySplice(), nginx(), nginx64k(), envoy(), ioCopy()}
 }
@@ -20,15 +20,35 @@ func direct() *Peer {
 	return &Peer{Name: "direct", Title: "direct", Kind: None, Family: "direct"}
 }
 
+// The engines of midspan.
+const (
+	Relay = "relay"
+	NFT   = "nft"
+)
+
 // Build is a binary of midspan.
 func Build(name, path string, env []string) *Peer {
 	return &Peer{
-		Name: name, Title: name, Kind: Midspan, Family: name, Best: true, FDs: 2, Routes: true,
-		program: path, remedy: "make build", version: []string{"version"}, env: env,
-		file: "midspan.yaml", config: midspanConfig, args: []string{"run", "midspan.yaml"}, reload: unix.SIGHUP,
+		Name: name, Title: name, Kind: Midspan, Family: name, Best: true, FDs: 2, Engine: Relay, Routes: true,
+		program: path, remedy: "make build", version: []string{"version"},
+		// Each in its lab's directory: what one that was killed leaves is not to be
+		// found by the next, and two may run at the same time.
+		env:  append([]string{"MIDSPAN_CONTROL=control.sock"}, env...),
+		file: "midspan.yaml", config: midspanConfig(Relay), args: []string{"run", "midspan.yaml"}, reload: unix.SIGHUP,
 		troubles: midspanTroubles,
 	}
 }
+
+// InKernel is the same binary with its kernel engine.
+func InKernel(name, path string, env []string) *Peer {
+	p := Build(name, path, env)
+	p.Name, p.Title, p.Family = KernelName(name), name+", nft", KernelName(name)
+	p.Kind, p.FDs, p.Engine, p.config = Kernel, 0, NFT, midspanConfig(NFT)
+	return p
+}
+
+// KernelName is the name of a build's peer with the kernel engine.
+func KernelName(build string) string { return build + "-nft" }
 
 func haproxy() *Peer {
 	return &Peer{
@@ -132,13 +152,19 @@ func ioCopyConfig(routes []Route, _ Limits) string {
 	return b.String()
 }
 
-func midspanConfig(routes []Route, _ Limits) string {
-	var b strings.Builder
-	b.WriteString("log: off\nroutes:\n")
-	for _, r := range routes {
-		fmt.Fprintf(&b, "  r%d: { listen: %q, to: %q }\n", r.Port, r.Listen(), r.To)
+func midspanConfig(engine string) func([]Route, Limits) string {
+	return func(routes []Route, _ Limits) string {
+		var b strings.Builder
+		b.WriteString("log: off\n")
+		if engine != Relay { // the default
+			fmt.Fprintf(&b, "defaults: { engine: %s }\n", engine)
+		}
+		b.WriteString("routes:\n")
+		for _, r := range routes {
+			fmt.Fprintf(&b, "  r%d: { listen: %q, to: %q }\n", r.Port, r.Listen(), r.To)
+		}
+		return b.String()
 	}
-	return b.String()
 }
 
 func envoyConfig(routes []Route, limits Limits) string {

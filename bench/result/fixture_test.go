@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// fixture is a run as it might be: eight peers, ten workloads, five rounds.
+// fixture is a run as it might be: nine peers, twelve workloads, five rounds.
 func fixture() *Results {
 	r := &Results{
 		Schema:  Schema,
@@ -26,9 +26,10 @@ func fixture() *Results {
 			{Name: "nginx-64k", Title: "nginx, 64k", Version: "nginx 1.26.3", Kind: KindProxy, Family: "nginx", Best: true},
 			{Name: "iocopy", Title: "Go io.Copy", Version: "go1.26.8", Kind: KindProxy, Family: "iocopy"},
 			{Name: "midspan", Title: "midspan", Version: "1.2.3", Kind: KindMidspan, Family: "midspan", Config: "routes: []\n"},
+			{Name: "midspan-nft", Title: "midspan, nft", Version: "1.2.3", Kind: KindKernel, Family: "midspan-nft", Config: "defaults: { engine: nft }\n"},
 		},
 	}
-	names := []string{"direct", "iptables", "haproxy", "haproxy-splice", "nginx", "nginx-64k", "iocopy", "midspan"}
+	names := []string{"direct", "iptables", "haproxy", "haproxy-splice", "nginx", "nginx-64k", "iocopy", "midspan", "midspan-nft"}
 	rate := func(title, name, unit string) Metric {
 		return Metric{Name: name, Title: title, Unit: unit, HigherIsBetter: true}
 	}
@@ -37,24 +38,33 @@ func fixture() *Results {
 		r.add(Workload{Name: name, Title: title, Text: "What `" + name + "` does.", Primary: m.Name, Metrics: []Metric{m}}, names, figures)
 	}
 	gbps := rate("throughput", "gbps", "Gbit/s")
-	add("bulk1", "Bulk, 1 connection", gbps, 33.4, 30.3, 11.5, 24.9, 11.3, 16.8, 32.4, 33.1)
-	add("bulk8", "Bulk, 8 connections", gbps, 35.0, 31.6, 16.3, 29.4, 16.5, 16.7, 35.0, 38.5)
-	add("mtu1", "Bulk in MTU packets, 1 connection", gbps, 9.4, 8.1, 4.1, 6.2, 4.0, 5.3, 6.9, 7.3)
-	add("mtu8", "Bulk in MTU packets, 8 connections", gbps, 9.9, 8.7, 4.6, 6.6, 4.4, 5.4, 7.1, 7.0)
-	add("conn", "New connections", rate("connections", "conns_per_s", PerSecond), 21311, 16358, 13331, 11698, 12335, 12400, 9176, 13719)
-	add("pp1", "Ping-pong of 64 B, 1 connection", rate("round trips", "rtts_per_s", PerSecond), 15745, 14782, 11445, 9514, 11676, 11600, 12017, 11240)
-	add("pp64", "Ping-pong of 64 B, 64 connections", rate("round trips", "rtts_per_s", PerSecond), 137024, 126832, 78134, 57520, 77698, 77900, 57933, 84893)
-	add("tls", "Sessions in the shape of TLS", rate("sessions", "conns_per_s", PerSecond), 4100, 3800, 2500, 2100, 2400, 2450, 1900, 2700)
-	add("idle", "Memory of an idle connection", Metric{Name: "rss_bytes_per_conn", Title: "memory of the process", Unit: Bytes}, -1, -1, 9200, 9300, 17800, 90000, 11200, 780)
-	add("routes", "Start with 1,000 routes", Metric{Name: "ready_ms", Title: "ready", Unit: "ms"}, -1, 2100, 96, 98, 61, 64, 12, 48)
+	add("bulk1", "Bulk, 1 connection", gbps, 33.4, 30.3, 11.5, 24.9, 11.3, 16.8, 32.4, 33.1, 30.5)
+	add("bulk8", "Bulk, 8 connections", gbps, 35.0, 31.6, 16.3, 29.4, 16.5, 16.7, 35.0, 38.5, 31.5)
+	add("mtu1", "Bulk in MTU packets, 1 connection", gbps, 9.4, 8.1, 4.1, 6.2, 4.0, 5.3, 6.9, 7.3, 8.1)
+	add("mtu8", "Bulk in MTU packets, 8 connections", gbps, 9.9, 8.7, 4.6, 6.6, 4.4, 5.4, 7.1, 7.0, 8.8)
+	add("conn", "New connections", rate("connections", "conns_per_s", PerSecond), 21311, 16358, 13331, 11698, 12335, 12400, 9176, 13719, 16200)
+	add("pp1", "Ping-pong of 64 B, 1 connection", rate("round trips", "rtts_per_s", PerSecond), 15745, 14782, 11445, 9514, 11676, 11600, 12017, 11240, 14700)
+	add("pp64", "Ping-pong of 64 B, 64 connections", rate("round trips", "rtts_per_s", PerSecond), 137024, 126832, 78134, 57520, 77698, 77900, 57933, 84893, 126000)
+	add("tls", "Sessions in the shape of TLS", rate("sessions", "conns_per_s", PerSecond), 4100, 3800, 2500, 2100, 2400, 2450, 1900, 2700, 3850)
+	add("idle", "Memory of an idle connection", Metric{Name: "rss_bytes_per_conn", Title: "memory of the process", Unit: Bytes}, -1, -1, 9200, 9300, 17800, 90000, 11200, 780, 3)
+	add("routes", "Start with 1,000 routes", Metric{Name: "ready_ms", Title: "ready", Unit: "ms"}, -1, 2100, 96, 98, 61, 64, 12, 48, 180)
+	add("conn1000", "New connections, 1,000 routes", rate("connections", "conns_per_s", PerSecond), -1, 8485, -1, -1, -1, -1, -1, 13700, 15568)
+	add("apply1000", "Changes of 1,000 routes", Metric{Name: "apply_ms", Title: "all rules", Unit: "ms"}, -1, -1, -1, -1, -1, -1, -1, -1, 131)
+	rss := Metric{Name: "rss_bytes", Title: "memory", Unit: Bytes}
 	for i := range r.Workloads {
 		if r.Workloads[i].Name == "pp64" {
 			r.Workloads[i].Metrics = append(r.Workloads[i].Metrics, p99)
+		}
+		if r.Workloads[i].Name == "apply1000" {
+			r.Workloads[i].Metrics = append(r.Workloads[i].Metrics, rss)
 		}
 	}
 	for _, s := range r.Samples {
 		if s.Workload == "pp64" {
 			s.Values["p99_us"] = 3e8 / s.Values["rtts_per_s"]
+		}
+		if s.Workload == "apply1000" {
+			s.Values["rss_bytes"] = 2e5 * s.Values["apply_ms"]
 		}
 	}
 	return r

@@ -1,6 +1,7 @@
 package result
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -40,50 +41,74 @@ func (r *Results) intro(b *strings.Builder) {
 
 func (r *Results) requirements(b *strings.Builder) {
 	b.WriteString("## Requirements\n\n")
-	builds := r.Builds()
-	for _, p := range builds {
+	subjects := r.Subjects()
+	if len(subjects) == 0 {
+		b.WriteString("midspan was not measured.\n\n")
+		return
+	}
+	b.WriteString("± is two standard errors of the median. Where the bound of a miss lies within, another run may say otherwise.\n\n")
+	for _, p := range subjects {
 		verdicts := r.Evaluate(p.Name, Requirements)
-		if len(builds) > 1 {
+		if len(subjects) > 1 {
 			fmt.Fprintf(b, "### %s\n\n", p.Title)
 		}
 		fmt.Fprintf(b, "%s.\n\n", Tally(verdicts))
-		t := table{head: []string{"workload", "figure", "against", "required", "measured", "rounds", "verdict"}, right: []bool{4: true, 5: true}}
+		t := table{head: []string{"workload", "figure", "against", "required", "measured", "±", "rounds", "verdict"}, right: []bool{4: true, 5: true, 6: true}}
 		for _, v := range verdicts {
 			if _, ran := r.Workload(v.Workload); ran {
-				t.rows = append(t.rows, r.verdict(v))
+				c := r.verdict(v)
+				t.rows = append(t.rows, []string{c.workload, c.figure, c.against, c.required, c.measured, c.error, fmt.Sprint(v.Measured.N), c.outcome + c.noise + c.few})
 			}
 		}
 		if len(t.rows) > 0 {
 			t.write(b)
 		}
 	}
-	if len(builds) == 0 {
-		b.WriteString("midspan was not measured.\n\n")
+	if _, ok := r.Peer(MidspanNFT); !ok {
+		b.WriteString("The kernel engine was not measured.\n\n")
 	}
 }
 
-func (r *Results) verdict(v Verdict) []string {
-	measured, outcome := "–", string(v.Outcome)
-	if v.Ratio.N > 0 {
-		measured = fmt.Sprintf("%.3f× (%.3f–%.3f)", v.Ratio.Median, v.Ratio.Min, v.Ratio.Max)
-		if !v.Enough() {
-			outcome += ", too few rounds"
-		}
+// verdictCells are what tables show of a verdict. noise and few are remarks on the outcome.
+type verdictCells struct{ workload, figure, against, required, measured, error, outcome, noise, few string }
+
+func (r *Results) verdict(v Verdict) verdictCells {
+	w, _ := r.Workload(v.Workload)
+	m, _ := w.Metric(v.Metric)
+	c := verdictCells{
+		workload: cmp.Or(w.Title, v.Workload), figure: cmp.Or(m.Title, v.Metric), against: r.against(v), measured: "–", outcome: string(v.Outcome),
 	}
-	title, figure := v.Workload, v.Metric
-	if w, ok := r.Workload(v.Workload); ok {
-		title = w.Title
-		if m, ok := w.Metric(v.Metric); ok {
-			figure = m.Title
-		}
+	in := scaleFor(m, max(v.Measured.Median, v.bound()))
+	c.required = v.limit(in)
+	s := v.Measured
+	if s.N == 0 {
+		return c
 	}
-	return []string{title, figure, r.against(v), v.Bound(), measured, fmt.Sprint(v.Ratio.N), outcome}
+	show := func(x float64) string { return fmt.Sprintf("%.3f", x) }
+	c.measured = show(s.Median) + "×"
+	if v.absolute() {
+		show = in.show
+		c.measured = show(s.Median) + " " + in.unit
+	}
+	c.measured += fmt.Sprintf(" (%s–%s)", show(s.Min), show(s.Max))
+	if s.SE > 0 {
+		c.error = show(2 * s.SE)
+	}
+	if v.Outcome == Unmet && v.InNoise() {
+		c.noise = ", within noise"
+	}
+	if !v.Enough() {
+		c.few = ", too few rounds"
+	}
+	return c
 }
 
 // against names the opponent, and of a family the one that did best.
 func (r *Results) against(v Verdict) string {
 	f := v.Against.Family
 	switch {
+	case v.absolute():
+		return ""
 	case f == "" && v.Opponent.Name == "":
 		return v.Against.Peer
 	case f == "":

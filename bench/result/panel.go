@@ -42,7 +42,8 @@ func (r *Results) panels() []panel {
 	var list []panel
 	for _, w := range r.Workloads {
 		m, ok := w.Metric(w.Primary)
-		if !ok || !r.anyFigure(w.Name, m.Name) {
+		// A figure that nobody else has is no comparison.
+		if n := r.having(w.Name, m.Name); !ok || n == 0 || n == 1 && len(r.Peers) > 1 {
 			continue
 		}
 		list = append(list, r.panel(w, m))
@@ -50,13 +51,14 @@ func (r *Results) panels() []panel {
 	return list
 }
 
-func (r *Results) anyFigure(workload, metric string) bool {
-	for _, s := range r.Samples {
-		if _, ok := s.Values[metric]; ok && s.Workload == workload {
-			return true
+// having is how many peers have a figure.
+func (r *Results) having(workload, metric string) (n int) {
+	for _, p := range r.Peers {
+		if r.Stat(workload, metric, p.Name).N > 0 {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 func (r *Results) panel(w Workload, m Metric) panel {
@@ -88,17 +90,20 @@ func (r *Results) panel(w Workload, m Metric) panel {
 	return p
 }
 
-// ranked returns the peers in the order of the bars: the subject, other builds, then the others as they come.
+// ranked returns the peers in the order of the bars: the subject, its kernel engine, other builds, then the others as
+// they come.
 func (r *Results) ranked() []Peer {
 	subject, _ := r.Subject()
 	rank := func(p Peer) int {
 		switch {
 		case p.Name == subject.Name:
 			return 0
-		case p.Kind == KindMidspan:
+		case p.Name == MidspanNFT:
 			return 1
+		case p.Kind == KindMidspan:
+			return 2
 		}
-		return 2
+		return 3
 	}
 	return slices.SortedStableFunc(slices.Values(r.Peers), func(a, b Peer) int { return cmp.Compare(rank(a), rank(b)) })
 }

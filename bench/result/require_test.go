@@ -84,19 +84,66 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// TestAbsolute: without an opponent the figure itself is held against the bound.
+func TestAbsolute(t *testing.T) {
+	r := run(map[string][]float64{"midspan-nft": {140, 160, 149}})
+	for bound, want := range map[float64]Outcome{149: Met, 148: Unmet} {
+		q := Requirement{Subject: MidspanNFT, Workload: "w", Metric: "down", AtMost: bound, Rounds: 3}
+		if v := r.Evaluate(MidspanNFT, []Requirement{q})[0]; v.Outcome != want || v.Measured.Median != 149 || !v.Enough() {
+			t.Errorf("at most %v: %+v", bound, v)
+		}
+	}
+	q := Requirement{AtMost: 25 << 20}
+	if got := q.limit(scaleFor(Metric{Unit: Bytes}, 25<<20)); got != "≤ 25 MiB" {
+		t.Errorf("the bound is %q", got)
+	}
+}
+
+// TestAsked: a requirement is asked of its subject alone, and one without a subject of every build.
+func TestAsked(t *testing.T) {
+	r := run(nil)
+	r.Peers = append(r.Peers, Peer{Name: "old", Kind: KindMidspan})
+	all := []Requirement{{Metric: "a"}, {Metric: "b", Subject: MidspanNFT}}
+	for subject, want := range map[string]string{"midspan": "a", "old": "a", "midspan-nft": "b"} {
+		if v := r.Evaluate(subject, all); len(v) != 1 || v[0].Metric != want {
+			t.Errorf("%s: %+v", subject, v)
+		}
+	}
+}
+
+func TestInNoise(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mine []float64 // iptables has 100
+		want bool
+	}{
+		{"a miss by less than the rounds differ", []float64{90, 97, 99, 103, 106}, true},
+		{"all below", []float64{90, 91, 90, 92, 91}, false},
+		{"all the same", []float64{99, 99, 99, 99, 99}, false},
+		{"too few to tell", []float64{90, 105, 99}, false},
+	} {
+		r := run(map[string][]float64{"midspan": c.mine, "haproxy": {100, 100, 100, 100, 100}})
+		q := Requirement{Workload: "w", Metric: "up", Against: haproxyDefault, AtLeast: 1, Rounds: 5}
+		v := r.Evaluate("midspan", []Requirement{q})[0]
+		if v.Outcome != Unmet || v.InNoise() != c.want {
+			t.Errorf("%s: %+v, in noise %v", c.name, v, v.InNoise())
+		}
+	}
+}
+
 func TestRequirementsAreComplete(t *testing.T) {
 	seen := map[Requirement]bool{}
 	for _, q := range Requirements {
 		if (q.AtLeast == 0) == (q.AtMost == 0) {
 			t.Errorf("%+v: exactly one of AtLeast and AtMost", q)
 		}
-		if (q.Against.Peer == "") == (q.Against.Family == "") {
-			t.Errorf("%+v: exactly one of Peer and Family", q)
+		if q.Against.Peer != "" && q.Against.Family != "" {
+			t.Errorf("%+v: both Peer and Family", q)
 		}
 		if q.Workload == "" || q.Metric == "" || q.Rounds < 1 {
 			t.Errorf("%+v: a field is empty", q)
 		}
-		key := Requirement{Workload: q.Workload, Metric: q.Metric, Against: q.Against}
+		key := Requirement{Subject: q.Subject, Workload: q.Workload, Metric: q.Metric, Against: q.Against}
 		if seen[key] {
 			t.Errorf("%+v: twice", key)
 		}
@@ -114,6 +161,7 @@ func TestTally(t *testing.T) {
 		{nil, "0 of 0 met"},
 		{[]Verdict{{q, Met, Peer{}, ten}, {q, Met, Peer{}, ten}}, "2 of 2 met"},
 		{[]Verdict{{q, Met, Peer{}, ten}, {q, Unmet, Peer{}, ten}, {q, NotMeasured, Peer{}, Stat{}}}, "1 of 3 met, 1 not met, 1 not measured"},
+		{[]Verdict{{q, Met, Peer{}, ten}, {q, Unmet, Peer{}, Stat{N: 10, Median: -1, SE: 1}}, {q, Unmet, Peer{}, ten}}, "1 of 3 met, 2 not met (1 within noise)"},
 		{[]Verdict{{q, Met, Peer{}, Stat{N: 4}}}, "1 of 1 met (1 on too few rounds: an indication only)"},
 	} {
 		if got := Tally(c.verdicts); got != c.want {

@@ -10,9 +10,11 @@ const Schema = 1
 
 // Peers that the calculations know by name. Every other peer is known by its Family and Kind alone.
 const (
-	Direct  = "direct"  // no forwarder at all: the ceiling of the machine
-	Midspan = "midspan" // the build under test
-	HAProxy = "haproxy" // HAProxy with its defaults
+	Direct     = "direct"      // no forwarder at all: the ceiling of the machine
+	Midspan    = "midspan"     // the build under test
+	MidspanNFT = "midspan-nft" // its kernel engine
+	HAProxy    = "haproxy"     // HAProxy with its defaults
+	IPTables   = "iptables"    // what the kernel engine replaces
 )
 
 // Names of the files that a run leaves. The Markdown shows the chart by its name.

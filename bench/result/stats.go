@@ -1,11 +1,15 @@
 package result
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Stat sums up the figures of several rounds.
 type Stat struct {
 	Median, Min, Max float64
-	N                int // rounds; 0 means that there is nothing to show
+	SE               float64 // the median's standard error; 0: not known
+	N                int     // rounds; 0 means that there is nothing to show
 }
 
 // Summarize returns the Stat of values, in any order.
@@ -19,7 +23,28 @@ func Summarize(values []float64) Stat {
 	if len(v)%2 == 0 {
 		median = (v[mid-1] + v[mid]) / 2
 	}
-	return Stat{Median: median, Min: v[0], Max: v[len(v)-1], N: len(v)}
+	return Stat{Median: median, Min: v[0], Max: v[len(v)-1], SE: standardError(v), N: len(v)}
+}
+
+// standardError is about that of the median of sorted values. It comes from the middle half of them: a round in which
+// the machine did something else is to count no more here than it does in the median. For a normal distribution the
+// standard deviation is that half's width / 1.349, and the median's error 1.2533 of the mean's. Of fewer than four
+// values it says nothing.
+func standardError(v []float64) float64 {
+	if len(v) < 4 {
+		return 0
+	}
+	return 1.2533 / 1.349 * (quantile(v, 0.75) - quantile(v, 0.25)) / math.Sqrt(float64(len(v)))
+}
+
+// quantile is that of sorted values, between the two that are nearest.
+func quantile(v []float64, q float64) float64 {
+	at := q * float64(len(v)-1)
+	i := int(at)
+	if i+1 == len(v) {
+		return v[i]
+	}
+	return v[i] + (at-float64(i))*(v[i+1]-v[i])
 }
 
 // Stat sums up one metric of one peer in one workload.
@@ -89,6 +114,15 @@ func (m Metric) better(a, b float64) bool {
 	return a < b
 }
 
+// Subjects returns the peers of which something is required: the builds, and the kernel engine.
+func (r *Results) Subjects() []Peer {
+	all := r.Builds()
+	if p, ok := r.Peer(MidspanNFT); ok {
+		all = append(all, p)
+	}
+	return all
+}
+
 // Builds returns the peers that are midspan: usually one, more when builds are compared.
 func (r *Results) Builds() []Peer {
 	var builds []Peer
@@ -100,7 +134,8 @@ func (r *Results) Builds() []Peer {
 	return builds
 }
 
-// Subject returns the build that the others are compared with: the one named midspan, else the first.
+// Subject returns the build that the others are compared with: the one named midspan, else the first; without any, its
+// kernel engine.
 func (r *Results) Subject() (Peer, bool) {
 	if p, ok := r.Peer(Midspan); ok {
 		return p, true
@@ -108,5 +143,5 @@ func (r *Results) Subject() (Peer, bool) {
 	if builds := r.Builds(); len(builds) > 0 {
 		return builds[0], true
 	}
-	return Peer{}, false
+	return r.Peer(MidspanNFT)
 }

@@ -1,6 +1,9 @@
 package result
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestSummarize(t *testing.T) {
 	for _, c := range []struct {
@@ -9,16 +12,31 @@ func TestSummarize(t *testing.T) {
 		want   Stat
 	}{
 		{"nothing", nil, Stat{}},
-		{"one", []float64{3}, Stat{3, 3, 3, 1}},
-		{"an even number: between the middle two", []float64{4, 1, 2, 10}, Stat{3, 1, 10, 4}},
-		{"an odd number: the middle", []float64{9, 1, 5}, Stat{5, 1, 9, 3}},
-		{"below zero", []float64{-1, -3, 0}, Stat{-1, -3, 0, 3}},
+		{"one", []float64{3}, Stat{3, 3, 3, 0, 1}},
+		{"an even number: between the middle two", []float64{4, 1, 2, 10}, Stat{3, 1, 10, 1.2533 / 1.349 * 3.75 / 2, 4}},
+		{"an odd number: the middle", []float64{9, 1, 5}, Stat{5, 1, 9, 0, 3}},
+		{"below zero", []float64{-1, -3, 0}, Stat{-1, -3, 0, 0, 3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := Summarize(c.values); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// TestStandardError: that of the median of normally distributed figures is 1.2533 of the mean's.
+func TestStandardError(t *testing.T) {
+	const n, sd = 2001, 3
+	var values []float64
+	for i := range n {
+		values = append(values, 50+sd*math.Sqrt2*math.Erfinv(2*(float64(i)+0.5)/n-1))
+	}
+	if got, want := Summarize(values).SE, 1.2533*sd/math.Sqrt(n); math.Abs(got/want-1) > 0.01 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if wild := Summarize([]float64{1, 1.01, 0.99, 1.02, 0.98, 1, 900}).SE; wild > 0.02 {
+		t.Errorf("one wild figure makes it %v", wild)
 	}
 }
 
@@ -33,6 +51,7 @@ func run(figures map[string][]float64) *Results {
 			{Name: "haproxy", Kind: KindProxy, Family: "haproxy"},
 			{Name: "haproxy-splice", Kind: KindProxy, Family: "haproxy"},
 			{Name: "nginx", Kind: KindProxy, Family: "nginx"},
+			{Name: "midspan-nft", Kind: KindKernel, Family: "midspan-nft"},
 		},
 	}
 	for peer, list := range figures {
@@ -51,10 +70,10 @@ func TestRatio(t *testing.T) {
 		mine, theirs []float64
 		want         Stat
 	}{
-		{"paired by round, not the ratio of the medians", []float64{10, 20, 90}, []float64{10, 10, 30}, Stat{2, 1, 3, 3}},
-		{"rounds that one of them lacks do not count", []float64{10, 0, 90}, []float64{5, 10, 0}, Stat{2, 2, 2, 1}},
+		{"paired by round, not the ratio of the medians", []float64{10, 20, 90}, []float64{10, 10, 30}, Stat{2, 1, 3, 0, 3}},
+		{"rounds that one of them lacks do not count", []float64{10, 0, 90}, []float64{5, 10, 0}, Stat{2, 2, 2, 0, 1}},
 		{"nothing in common", []float64{10, 0}, []float64{0, 10}, Stat{}},
-		{"a figure below zero is no divisor", []float64{10, 10}, []float64{-5, 5}, Stat{2, 2, 2, 1}},
+		{"a figure below zero is no divisor", []float64{10, 10}, []float64{-5, 5}, Stat{2, 2, 2, 0, 1}},
 		{"not measured", nil, []float64{1}, Stat{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -98,6 +117,8 @@ func TestSubject(t *testing.T) {
 	}{
 		{"none", []Peer{{Name: "haproxy", Kind: KindProxy}}, ""},
 		{"named midspan", []Peer{build("old"), build("midspan")}, "midspan"},
+		{"the kernel engine alone", []Peer{{Name: "iptables", Kind: KindKernel}, {Name: "midspan-nft", Kind: KindKernel}}, "midspan-nft"},
+		{"a build before it", []Peer{{Name: "midspan-nft", Kind: KindKernel}, build("old")}, "old"},
 		{"the first build", []Peer{{Name: "haproxy"}, build("old"), build("new")}, "old"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -32,6 +32,7 @@ const style = `
   .won { font-size: 13px; }
   .midspan { fill: #0b57d0; }
   .build { fill: #6c9fee; }
+  .own-kernel { fill: #00897b; }
   .best { fill: #8793a5; }
   .default { fill: #b9c2cf; }
   .kernel { fill: #dde2ea; }
@@ -100,10 +101,11 @@ func (l legendEntry) textClass() string {
 func (r *Results) legend() []legendEntry {
 	texts := []legendEntry{
 		{"midspan", "midspan"},
+		{"own-kernel", "midspan in the kernel"},
 		{"build", "another build of midspan"},
 		{"best", "others, set up for speed"},
 		{"default", "others, defaults"},
-		{"kernel", "NAT in the kernel"},
+		{"kernel", "others, in the kernel"},
 		{"ceiling", "no forwarder"},
 	}
 	subject, _ := r.Subject()
@@ -127,6 +129,8 @@ func shade(p, subject Peer) string {
 		return "midspan"
 	case p.Kind == KindMidspan:
 		return "build"
+	case p.Name == MidspanNFT:
+		return "own-kernel"
 	case p.Kind == KindNone:
 		return "ceiling"
 	case p.Kind == KindKernel:

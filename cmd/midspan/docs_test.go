@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,8 +55,11 @@ func blocks(t *testing.T, file, language string) []string {
 	return out
 }
 
+// warned are what files say that get a warning by intent.
+var warned = regexp.MustCompile("keepalive: off|engine: nft")
+
 // TestExamples: every example, and every file shown in a document, makes a plan
-// without a problem or a warning.
+// without a problem, and without a warning unless it is meant.
 func TestExamples(t *testing.T) {
 	texts := map[string]string{}
 	files, err := filepath.Glob(filepath.Join(root, "examples/*.yaml"))
@@ -80,7 +84,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, warnings, err := plan.New(f); err != nil || (len(warnings) > 0 && !strings.Contains(text, "keepalive: off")) {
+			if _, warnings, err := plan.New(f); err != nil || (len(warnings) > 0 && !warned.MatchString(text)) {
 				t.Error(warnings, err)
 			}
 		})
@@ -97,7 +101,7 @@ func TestFullExample(t *testing.T) {
 	for _, key := range []string{
 		"health", "down_when", "admin", "control", "log", "format", "to", "start", "dns", "servers", "min_ttl", "max_ttl", "timeout", "drain", "detection",
 		"max_connections", "defaults", "balance", "connect_timeout", "idle_timeout", "fin_timeout", "user_timeout", "warm", "keepalive", "idle", "interval", "count",
-		"check", "every", "rise", "fall", "port", "tcp", "mode", "listen",
+		"check", "every", "rise", "fall", "port", "tcp", "mode", "listen", "nft", "keep", "ports", "engine", "on_down", "allow", "source",
 	} {
 		if !regexp.MustCompile(`[\s{]`+key+`:`).Match(text) && !regexp.MustCompile(`(?m)^`+key+`:`).Match(text) {
 			t.Errorf("the key %s is missing", key)
@@ -121,9 +125,68 @@ func TestFullExample(t *testing.T) {
 	if fmt.Sprintf("%+v", ra) != fmt.Sprintf("%+v", rb) {
 		t.Errorf("the route's defaults are\n%+v\nnot\n%+v", rb, ra)
 	}
-	if a.Health != b.Health || a.Admin != b.Admin || a.Log != b.Log || a.Drain != b.Drain {
-		t.Errorf("health, admin, log or drain are no defaults: %+v, %+v", a, b)
+	if a.Health != b.Health || a.Admin != b.Admin || a.Log != b.Log || a.Drain != b.Drain || a.NFT != b.NFT {
+		t.Errorf("health, admin, log, drain or nft are no defaults: %+v, %+v", a, b)
 	}
+}
+
+// TestUnits: units are made of sections and assignments, and run commands that
+// exist. What else systemd would say is left to systemd-analyze verify.
+func TestUnits(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"*.service", "*.conf"} {
+		names, err := filepath.Glob(filepath.Join(root, "examples", pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no %s: %v", pattern, err)
+		}
+		files = append(files, names...)
+	}
+	for _, f := range files {
+		all := parseUnit(t, f)
+		for _, a := range all {
+			switch words := strings.Fields(a.value); {
+			case a.key == "ExecStart":
+				c, _, err := commands(standardUI()).Find(words[1:])
+				if err != nil || c.Name() != words[1] || words[0] != "/usr/local/bin/midspan" {
+					t.Errorf("%s: %s: %v", f, a.value, err)
+				}
+			case strings.HasSuffix(a.key, "Capabilities") || a.key == "CapabilityBoundingSet":
+				for _, w := range words {
+					if !slices.Contains([]string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW"}, w) {
+						t.Errorf("%s: capability %s", f, w)
+					}
+				}
+			}
+		}
+		if drop := filepath.Ext(f) == ".conf"; !drop && !slices.ContainsFunc(all, func(a assignment) bool { return a.key == "ExecStart" }) {
+			t.Errorf("%s starts nothing", f)
+		}
+	}
+}
+
+type assignment struct{ section, key, value string }
+
+func parseUnit(t *testing.T, file string) (all []assignment) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := ""
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		key, value, is := strings.Cut(line, "=")
+		switch {
+		case line == "", strings.HasPrefix(line, "#"):
+		case slices.Contains([]string{"[Unit]", "[Service]", "[Install]"}, line):
+			section = line
+		case is && section != "" && regexp.MustCompile(`^[A-Z][A-Za-z]+$`).MatchString(key) && value == strings.TrimSpace(value):
+			all = append(all, assignment{section, key, value})
+		default:
+			t.Errorf("%s: %q in %s", file, line, section)
+		}
+	}
+	return all
 }
 
 // insideNamespace holds the script that the test binary runs in a network

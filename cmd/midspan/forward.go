@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 // forwardFlags are ip_fwd.sh's own, and what a route without a file needs.
 type forwardFlags struct {
 	device, frontPort, backHost, backPort string
+	engine                                string
 	check, health, admin, control, log    string
 }
 
@@ -28,7 +30,8 @@ for) or SIGINT (they are reset). ip_fwd.sh's flags are taken as they are. Probe
 endpoint, admin and control socket are off unless asked for, so that several can
 run side by side.`,
 		Example: `  midspan forward 1434 sqlserver1.org.example.com:1433
-  midspan forward -i eth0 -f 9092 -a kafka1.corp.example.com -b 9092`,
+  midspan forward -i eth0 -f 9092 -a kafka1.corp.example.com -b 9092
+  midspan forward --engine nft 3306 10.79.0.82:3306`,
 		RunE: func(c *cobra.Command, args []string) error {
 			file, err := f.file(args)
 			if err != nil {
@@ -46,6 +49,7 @@ run side by side.`,
 	fs.StringVarP(&f.frontPort, "front-port", "f", "", "listen on this port (as ip_fwd.sh)")
 	fs.StringVarP(&f.backHost, "back-host", "a", "", "forward to this host (as ip_fwd.sh)")
 	fs.StringVarP(&f.backPort, "back-port", "b", "", "forward to this port (as ip_fwd.sh)")
+	fs.StringVar(&f.engine, "engine", config.Engines[0], "what carries the bytes: relay (user space), nft (the kernel) or auto")
 	fs.StringVar(&f.check, "check", "off", "test the servers: tcp, off, or an HTTP path")
 	fs.StringVar(&f.health, "health", "off", "answer the load balancer's probe here (:8080)")
 	fs.StringVar(&f.admin, "admin", "off", "serve status and metrics here (127.0.0.1:9600)")
@@ -75,6 +79,10 @@ func (f forwardFlags) file(args []string) (*config.File, error) {
 		}
 		r.To = append(r.To, config.Server{Target: config.At(t, at(i+2))})
 	}
+	if !slices.Contains(config.Engines, f.engine) {
+		return nil, fmt.Errorf("unknown engine %q; write %s", f.engine, strings.Join(config.Engines, ", "))
+	}
+	r.Engine = config.At(f.engine, flag("engine"))
 	switch {
 	case f.check == "off":
 	case f.check == "tcp":

@@ -25,7 +25,7 @@ func killCommand(ui *ui) *cobra.Command {
 	return live(&cobra.Command{
 		Use:     "kill ID [ID …]",
 		Short:   "Reset live connections, by the IDs that conns shows",
-		Example: "  midspan kill 1042",
+		Example: "  midspan kill 1042 n427550b2",
 		Args:    cobra.MinimumNArgs(1),
 	}, func(c *cobra.Command, d *admin.Client, args []string) error {
 		missing := false

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"midspan/internal/admin"
 	"midspan/internal/engine/nft"
 	"midspan/internal/plan"
 )
@@ -43,7 +41,7 @@ func (u *ui) loadRules(ctx context.Context, p *plan.Plan) error {
 	}
 	rules := allUp(p, known).Of(plan.NFT)
 	rules.NFT.Keep = true
-	e, err := nft.New(nft.Options{Log: log, State: filepath.Dir(admin.DefaultControl()), Early: true})
+	e, err := nft.New(nft.Options{Log: log, State: kernelState(), Early: true})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"midspan/internal/admin"
 )
 
 // memory keeps the addresses of names over a restart, so that one without DNS
@@ -30,6 +33,10 @@ func stateDir() string {
 	}
 	return ""
 }
+
+// kernelState is where the former values of kernel settings are kept: where state
+// is, since that outlives the process in any case.
+func kernelState() string { return cmp.Or(stateDir(), filepath.Dir(admin.DefaultControl())) }
 
 func (m memory) file() string { return filepath.Join(m.dir, "names.json") }
 

@@ -38,7 +38,11 @@ nft(8) reads them, with the addresses that names have at this moment.`,
 			ui.problems("warning", yellow, warnings)
 			switch {
 			case as != "":
-				fmt.Fprint(ui.out, nft.Text(ui.withAddresses(c.Context(), p)))
+				text, err := nft.Text(ui.withAddresses(c.Context(), p))
+				if err != nil {
+					return err
+				}
+				fmt.Fprint(ui.out, text)
 			case asJSON:
 				return ui.json(p)
 			default:

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -124,6 +123,6 @@ func newEngine(h engine.Hooks, log *slog.Logger) (engine.Engine, error) {
 		return nil, err
 	}
 	return split.New(user, func(ours split.Ours) (engine.Engine, error) {
-		return nft.New(nft.Options{Hooks: h, Log: log, State: filepath.Dir(admin.DefaultControl()), Ours: ours})
-	}), nil
+		return nft.New(nft.Options{Hooks: h, Log: log, State: kernelState(), Ours: ours})
+	}, nft.Present), nil
 }

@@ -56,8 +56,11 @@ func (u *ui) status(s admin.Status) {
 	if s.FailedLoad != "" {
 		fmt.Fprintf(u.out, "The last reload failed:\n%s\n", s.FailedLoad)
 	}
+	if t := s.Engine.Tracking; t != nil {
+		fmt.Fprintln(u.out, trackingText(*t))
+	}
 	fmt.Fprintln(u.out)
-	u.table("ROUTE LISTEN CONNS ACCEPTED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
+	u.table("ROUTE ENGINE LISTEN CONNS ACCEPTED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
 	fmt.Fprintln(u.out)
 	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s))
 	if rows := nameRows(s); len(rows) > 0 {
@@ -67,6 +70,27 @@ func (u *ui) status(s admin.Status) {
 	for _, p := range s.Engine.Pending {
 		fmt.Fprintf(u.out, "\nroute %s does not listen on %s yet: %s\n", p.Route, p.Listen, p.Why)
 	}
+}
+
+// trackingText is how full the kernel's table of connections is.
+func trackingText(t engine.Tracking) string {
+	text := "connection table: " + thousands(t.Entries)
+	if t.Max > 0 {
+		text += " of " + thousands(t.Max)
+	}
+	if t.Dropped > 0 {
+		text += fmt.Sprintf("; %s packets of new connections were dropped, for want of room in it or of source ports", thousands(int(t.Dropped)))
+	}
+	return text
+}
+
+// thousands is n with commas: 1,234,567.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 func routeRows(s admin.Status) [][]string {
@@ -86,7 +110,7 @@ func routeRows(s admin.Status) [][]string {
 			listen = "(closed)"
 		}
 		rows = append(rows, []string{
-			r.Name, listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
+			r.Name, cmp.Or(string(s.Engines[r.Name]), "-"), listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
 			size(r.Counters.BytesUp), size(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
 		})
 	}
@@ -159,11 +183,12 @@ func nameRows(s admin.Status) [][]string {
 
 func connsCommand(ui *ui) *cobra.Command {
 	var asJSON bool
-	var route, client, sortBy string
+	var routes []string
+	var client, sortBy string
 	c := live(&cobra.Command{
 		Use:     "conns",
 		Short:   "List live connections",
-		Example: "  midspan conns --route sqlserver --sort bytes\n  midspan conns --json | jq -r '.[] | select(.idle_ns > 3e11) | .id' | xargs midspan kill",
+		Example: "  midspan conns --route sqlserver --route mysql --sort bytes\n  midspan conns --json | jq -r '.[] | select(.idle_ns > 3e11) | .id' | xargs midspan kill",
 		Args:    cobra.NoArgs,
 	}, func(c *cobra.Command, d *admin.Client, _ []string) error {
 		order, ok := connOrders[sortBy]
@@ -175,14 +200,14 @@ func connsCommand(ui *ui) *cobra.Command {
 			return usageError{c, err}
 		}
 		conns, err := d.Conns(c.Context())
-		if err == nil && route != "" {
-			err = knownRoute(c.Context(), d, route)
+		if err == nil && len(routes) > 0 {
+			err = knownRoutes(c.Context(), d, routes)
 		}
 		if err != nil {
 			return err
 		}
 		conns = slices.DeleteFunc(conns, func(c engine.Conn) bool {
-			return (route != "" && c.Route != route) || !from.Contains(c.Client.Addr().Unmap())
+			return (len(routes) > 0 && !slices.Contains(routes, c.Route)) || !from.Contains(c.Client.Addr().Unmap())
 		})
 		slices.SortStableFunc(conns, order)
 		if asJSON {
@@ -195,10 +220,15 @@ func connsCommand(ui *ui) *cobra.Command {
 		return nil
 	})
 	fs := c.Flags()
-	fs.StringVar(&route, "route", "", "only this route's")
+	fs.StringArrayVar(&routes, "route", nil, "only this route's; may be given again")
 	fs.StringVar(&client, "client", "", "only those from this address or network (10.0.0.0/8)")
 	fs.StringVar(&sortBy, "sort", "age", "order: age (oldest first), bytes (most first) or idle (longest first)")
 	fs.BoolVar(&asJSON, "json", false, "print as JSON")
+	// It fails only for a flag that does not exist.
+	_ = c.RegisterFlagCompletionFunc("route", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		names, _ := routeNames(c.Context(), admin.Dial(c.Flag("control").Value.String())) // without a daemon there are none
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
 	return c
 }
 
@@ -221,21 +251,27 @@ func parseClient(s string) (clients, error) {
 	return clients{p}, nil
 }
 
-// knownRoute fails for a route that the daemon does not have: no rows would
+// knownRoutes fails for a route that the daemon does not have: no rows would
 // look like no connections.
-func knownRoute(ctx context.Context, d *admin.Client, name string) error {
-	s, err := d.Status(ctx)
+func knownRoutes(ctx context.Context, d *admin.Client, wanted []string) error {
+	names, err := routeNames(ctx, d)
 	if err != nil {
 		return err
 	}
-	var names []string
-	for _, r := range s.Engine.Routes {
-		if r.Name == name {
-			return nil
+	for _, name := range wanted {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no route %q; the routes are %s", name, strings.Join(names, ", "))
 		}
+	}
+	return nil
+}
+
+func routeNames(ctx context.Context, d *admin.Client) (names []string, err error) {
+	s, err := d.Status(ctx)
+	for _, r := range s.Engine.Routes {
 		names = append(names, r.Name)
 	}
-	return fmt.Errorf("there is no route %q; the routes are %s", name, strings.Join(names, ", "))
+	return names, err
 }
 
 var connOrders = map[string]func(a, b engine.Conn) int{
@@ -253,11 +289,15 @@ func connRows(conns []engine.Conn) [][]string {
 		}
 		rows = append(rows, []string{
 			c.ID, c.Route, c.Client.String(), cmp.Or(c.Server, "-"), endpoint, c.State,
-			age(c.Start), short(c.Idle), size(c.BytesUp), size(c.BytesDown),
+			age(c.Start), short(idle(c)), size(c.BytesUp), size(c.BytesDown),
 		})
 	}
 	return rows
 }
+
+// idle is for how long nothing has moved. The kernel tells it in whole seconds,
+// which must not come out as more than the connection's age.
+func idle(c engine.Conn) time.Duration { return min(c.Idle, max(0, time.Since(c.Start))) }
 
 func age(t time.Time) string { return short(time.Since(t)) }
 

@@ -1,11 +1,15 @@
 package rig
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -77,14 +81,28 @@ func (n *Net) Listen(addr string) (net.Listener, error) {
 }
 
 // Dial is net.Dial in the namespace, to a literal address.
-func (n *Net) Dial(addr string) (net.Conn, error) {
+func (n *Net) Dial(addr string) (net.Conn, error) { return n.DialTimeout("tcp", addr, 0) }
+
+// DialTimeout is net.DialTimeout in the namespace, to a literal address.
+func (n *Net) DialTimeout(network, addr string, timeout time.Duration) (net.Conn, error) {
 	var c net.Conn
 	err := n.Do(func() error {
 		var err error
-		c, err = net.Dial("tcp", addr)
+		c, err = net.DialTimeout(network, addr, timeout)
 		return err
 	})
 	return c, err
+}
+
+// Run runs a program in the namespace and returns what it wrote to stdout.
+func (n *Net) Run(program string, args ...string) (string, error) {
+	cmd := exec.Command(program, args...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := n.Do(cmd.Run); err != nil {
+		return out.String(), fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(problems.String()))
+	}
+	return out.String(), nil
 }
 
 // End is one end of a cable.

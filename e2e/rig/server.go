@@ -66,6 +66,9 @@ func (s *Server) remove(c net.Conn) {
 	delete(s.open, c)
 }
 
+// Refuse closes the listener; connections live on.
+func (s *Server) Refuse() { s.l.Close() }
+
 // Close closes the listener and all connections.
 func (s *Server) Close() {
 	s.l.Close()

@@ -17,6 +17,7 @@ var states = map[engine.Reason][2]string{
 	engine.ClosedByServer: {"--"},
 	engine.ResetByClient:  {"CD", "CC"}, // the client aborted during data; or while we connected
 	engine.ResetByServer:  {"SD"},       // the server aborted during data
+	engine.NotAllowed:     {"PR"},       // as `tcp-request connection reject`
 	engine.ConnectFailed:  {"SC"},       // refused, unreachable, or no answer (HAProxy tells the last apart, as sC)
 	engine.NoServer:       {"SC"},       // what HAProxy says with <NOSRV>
 	engine.ServersFull:    {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once
@@ -25,6 +26,7 @@ var states = map[engine.Reason][2]string{
 	engine.FinTimeout:     {"sD"},       // one side had finished and the other did not follow, mostly the server
 	engine.LostClient:     {"CD", "CC"}, // keepalive gave up: an error of the socket, to HAProxy too
 	engine.LostServer:     {"SD"},       // the same on the other side
+	engine.ServerDown:     {"DD"},       // as `on-marked-down shutdown-sessions`
 	engine.Killed:         {"K-"},       // as HAProxy's `shutdown session`
 	engine.Stopped:        {"K-"},       // HAProxy has none: it writes no line for what a hard stop cuts
 	engine.Fault:          {"ID"},       // internal error

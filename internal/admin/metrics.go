@@ -37,11 +37,11 @@ type collector struct {
 	all  []*prometheus.Desc
 
 	buildInfo, startTime, ready, draining, connections, limit, acceptErrors, panics, logDropped, probes,
-	reloads, loaded, loadOK, pending *prometheus.Desc
+	reloads, loaded, loadOK, pending, tracked, trackedMax, trackedDropped *prometheus.Desc
 
-	routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
+	routeInfo, routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
 
-	endpointUp, endpointConnections, endpointConnects, endpointWarm *prometheus.Desc
+	endpointUp, endpointConnections, endpointConnects, endpointWarm, endpointPorts, endpointMaxPorts *prometheus.Desc
 
 	checkLatency, checks, checkFailures *prometheus.Desc
 
@@ -70,6 +70,11 @@ func newCollector(read func() snapshot) *collector {
 	c.loadOK = d("config_last_reload_successful", "Whether the last reload worked; if not, the file before it is in force.")
 	c.pending = d("listeners_pending", "Listeners that wait for an interface or address of this host.")
 
+	c.tracked = d("tracking_entries", "Entries in the kernel's table of connections, which all on this machine share.")
+	c.trackedMax = d("tracking_max", "Entries there may be; above it new connections are dropped. 0: no limit.")
+	c.trackedDropped = d("tracking_dropped_total", "Packets of new connections that the kernel dropped, for want of room in the table or of source ports.")
+
+	c.routeInfo = d("route_info", "Which engine carries the route; always 1.", "route", "engine")
 	c.routeConnections = d("route_connections", "Live connections of the route.", "route")
 	c.routeAccepted = d("route_accepted_total", "Connections accepted.", "route")
 	c.routeBytes = d("route_bytes_total", "Bytes forwarded.", "route", "direction")
@@ -81,6 +86,8 @@ func newCollector(read func() snapshot) *collector {
 	c.endpointUp = d("endpoint_up", "Whether new connections may go to the endpoint.", endpoint...)
 	c.endpointConnections = d("endpoint_connections", "Live connections to the endpoint, and attempts.", endpoint...)
 	c.endpointWarm = d("endpoint_warm_connections", "Connections to the endpoint that are ready for clients to come.", endpoint...)
+	c.endpointPorts = d("endpoint_source_ports", "Source ports in use for the endpoint, where the engine knows.", endpoint...)
+	c.endpointMaxPorts = d("endpoint_source_ports_max", "Source ports there are for the endpoint.", endpoint...)
 	c.endpointConnects = d("endpoint_connects_total", "Connects to the endpoint that ended.", append(endpoint, "result")...)
 	c.checkLatency = d("check_latency_seconds", "How long the last check took that passed.", endpoint...)
 	c.checks = d("checks_total", "Checks made.", endpoint...)
@@ -141,6 +148,11 @@ func (c *collector) daemon(to sink, s snapshot) {
 	}
 	to.gauge(c.loadOK, number(st.FailedLoad == ""))
 	to.gauge(c.pending, float64(len(st.Engine.Pending)))
+	if t := st.Engine.Tracking; t != nil {
+		to.gauge(c.tracked, float64(t.Entries))
+		to.gauge(c.trackedMax, float64(t.Max))
+		to.counter(c.trackedDropped, t.Dropped)
+	}
 }
 
 // route shows a route as the engine has it; one that is gone from the file has
@@ -165,6 +177,10 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 		to.gauge(c.endpointUp, number(e.Up), labels...)
 		to.gauge(c.endpointConnections, float64(e.Active), labels...)
 		to.gauge(c.endpointWarm, float64(e.Warm), labels...)
+		if e.MaxPorts > 0 {
+			to.gauge(c.endpointPorts, float64(e.Ports), labels...)
+			to.gauge(c.endpointMaxPorts, float64(e.MaxPorts), labels...)
+		}
 		to.counter(c.endpointConnects, e.Connects, append(labels, "success")...)
 		to.counter(c.endpointConnects, e.Failures, append(labels, "failure")...)
 	}
@@ -180,6 +196,7 @@ func (c *collector) planned(to sink, s snapshot) {
 		states[h.Target] = h
 	}
 	for _, r := range s.plan.Routes {
+		to.gauge(c.routeInfo, 1, r.Name, string(r.Engine))
 		to.gauge(c.routeUp, number(r.Usable()), r.Name)
 		if r.Check.Kind == plan.CheckOff {
 			continue

@@ -27,11 +27,11 @@ func fixed() snapshot {
 	tcpCheck := plan.Check{Kind: plan.CheckTCP, Port: 9000}
 	a1, a2, a6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("2001:db8::1")
 	web := &plan.Route{
-		Name: "web", Check: httpCheck, Listen: []plan.Listen{{From: 80, To: 80}},
+		Name: "web", Engine: plan.NFT, Check: httpCheck, Listen: []plan.Listen{{From: 80, To: 80}},
 		Servers: []*plan.Server{{Name: "web1:80", Host: "web1", Port: 80, Weight: 1, Endpoints: []plan.Endpoint{{Addr: a1, Up: true}, {Addr: a2}}}},
 	}
 	ports := &plan.Route{
-		Name: "ports", Check: tcpCheck, Listen: []plan.Listen{{From: 9000, To: 9010}},
+		Name: "ports", Engine: plan.Relay, Check: tcpCheck, Listen: []plan.Listen{{From: 9000, To: 9010}},
 		Servers: []*plan.Server{{Name: "far", Host: "far", Weight: 1, Endpoints: []plan.Endpoint{{Addr: a6}}}},
 	}
 	return snapshot{
@@ -44,7 +44,8 @@ func fixed() snapshot {
 			Reloads: 2, FailedLoads: 1, FailedLoad: "midspan.yaml:1:1: no",
 			Engine: engine.Status{
 				Connections: 8, MaxConnections: 1000, AcceptErrors: 1, Panics: 2,
-				Pending: []engine.Pending{{Route: "ports", Listen: "*%eth1:9000", Why: "there is no interface eth1"}},
+				Tracking: &engine.Tracking{Entries: 1234, Max: 262144, Dropped: 6},
+				Pending:  []engine.Pending{{Route: "ports", Listen: "*%eth1:9000", Why: "there is no interface eth1"}},
 				Routes: []engine.RouteStatus{
 					{
 						Name: "web", Listening: []string{"*:80"},
@@ -53,7 +54,7 @@ func fixed() snapshot {
 							Ended: map[engine.Reason]uint64{engine.ClosedByClient: 90, engine.ResetByServer: 3},
 						},
 						Endpoints: []engine.EndpointStatus{
-							{Server: "web1:80", Addr: netip.AddrPortFrom(a1, 80), Up: true, Active: 7, Connects: 93, Failures: 1},
+							{Server: "web1:80", Addr: netip.AddrPortFrom(a1, 80), Up: true, Active: 7, Connects: 93, Failures: 1, Ports: 70, MaxPorts: 64512},
 							{Server: "web1:80", Addr: netip.AddrPortFrom(a2, 80), Failures: 4},
 						},
 					},

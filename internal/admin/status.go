@@ -17,8 +17,9 @@ type Status struct {
 	Version
 	Ready bool `json:"ready"`
 	daemon.Status
-	Health     []Check `json:"health"`
-	LogDropped uint64  `json:"log_dropped"` // records of the access log
+	Health     []Check                `json:"health"`
+	Engines    map[string]plan.Engine `json:"engines"`     // of each route in force
+	LogDropped uint64                 `json:"log_dropped"` // records of the access log
 }
 
 // Check is what is known of one endpoint under test.
@@ -52,10 +53,15 @@ func (s *Server) version() Version {
 }
 
 func (s *Server) status() Status {
-	st := Status{Version: s.version(), Status: s.o.Daemon.Status(), Health: []Check{}, LogDropped: s.logDropped()}
+	st := Status{Version: s.version(), Status: s.o.Daemon.Status(), Health: []Check{}, Engines: map[string]plan.Engine{}, LogDropped: s.logDropped()}
 	st.Ready = st.NotReady == ""
 	for _, h := range st.Status.Health {
 		st.Health = append(st.Health, checkOf(h))
+	}
+	if p := s.o.Daemon.Plan(); p != nil {
+		for _, r := range p.Routes {
+			st.Engines[r.Name] = r.Engine
+		}
 	}
 	return st
 }

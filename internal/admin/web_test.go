@@ -35,15 +35,16 @@ func (r *rig) ask(t *testing.T, method, path, host string) (*http.Response, stri
 func TestWeb(t *testing.T) {
 	r := start(t, func(p *plan.Plan) {
 		p.Routes[0].Name = "<script>alert(1)</script>"
+		p.Routes[0].Engine = plan.Relay
 	})
 	r.engine.conns = []engine.Conn{{ID: "17"}}
 	for path, want := range map[string][]string{
 		"/": {
 			"Version 1.2.3, running since", "Ready.", "1 of at most 1000 connections", "&lt;script&gt;alert(1)&lt;/script&gt;",
-			"10.0.0.5 up", "a warning", `<a href="/metrics">`, "*:1433",
+			"10.0.0.5 up", "<td>relay", "1234 entries of at most 262144.", "a warning", `<a href="/metrics">`, "*:1433",
 		},
 		"/metrics": {"midspan_ready 1", "midspan_log_records_dropped_total 4", "go_goroutines", "process_open_fds"},
-		"/status":  {`"version": "1.2.3"`, `"state": "running"`, `"ready": true`},
+		"/status":  {`"version": "1.2.3"`, `"state": "running"`, `"ready": true`, `"engines": {`},
 		"/conns":   {`"id": "17"`},
 	} {
 		resp, body := r.ask(t, http.MethodGet, path, "")

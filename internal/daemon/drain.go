@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"midspan/internal/plan"
 )
 
 // Drain stops the daemon softly; Run returns when it is done. It may be called
@@ -41,11 +39,11 @@ func (d *Daemon) drain(ctx context.Context) error {
 	if _, err := d.engine.Apply(ctx, p.WithoutListeners()); err != nil {
 		return err
 	}
-	d.log.Info("draining: listeners are closed", "connections", d.left(p), "timeout", p.Drain.Timeout)
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
+	d.log.Info("draining: listeners are closed", "connections", d.left(), "timeout", p.Drain.Timeout)
 	for {
-		n := d.left(p)
+		began := time.Now()
+		n := d.left()
+		look := max(20*time.Millisecond, 20*time.Since(began)) // counting a great many takes time
 		switch {
 		case n == 0:
 			d.log.Info("drained")
@@ -57,23 +55,19 @@ func (d *Daemon) drain(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
+		case <-time.After(look):
 		}
 	}
 }
 
 // left is how many connections a drain waits for: all but those that outlive the
 // daemon.
-func (d *Daemon) left(p *plan.Plan) int {
+func (d *Daemon) left() int {
 	s := d.engine.Status()
 	n := s.Connections
-	for _, r := range p.Routes {
-		if p.Outlives(r) {
-			for _, x := range s.Routes {
-				if x.Name == r.Name {
-					n -= x.Counters.Active
-				}
-			}
+	for _, r := range s.Routes {
+		if r.Outlives {
+			n -= r.Counters.Active
 		}
 	}
 	return n

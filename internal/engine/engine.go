@@ -81,6 +81,7 @@ type Tracking struct {
 type RouteStatus struct {
 	Name      string           `json:"name"`
 	Removed   bool             `json:"removed,omitempty"`
+	Outlives  bool             `json:"outlives,omitempty"` // its connections go on without this process
 	Listening []string         `json:"listening"`
 	Counters  Counters         `json:"counters"`
 	Endpoints []EndpointStatus `json:"endpoints"`
@@ -139,6 +140,7 @@ const (
 	ClosedByServer Reason = "closed by server"
 	ResetByClient  Reason = "reset by client"
 	ResetByServer  Reason = "reset by server"
+	NotAllowed     Reason = "not allowed" // the client is none of the route's `allow`
 	ConnectFailed  Reason = "connect failed"
 	NoServer       Reason = "no server up"
 	ServersFull    Reason = "servers full"
@@ -155,7 +157,7 @@ const (
 
 // Reasons are all of them, in a fixed order.
 var Reasons = []Reason{
-	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, ConnectFailed, NoServer, ServersFull,
+	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed, ConnectFailed, NoServer, ServersFull,
 	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 

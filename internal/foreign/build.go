@@ -14,10 +14,11 @@ import (
 // no listen address twice, no server twice in a route, every port in range.
 type builder struct {
 	*ledger
-	name  string // of the input
-	file  config.File
-	names map[string]int // taken names, and how often each was wanted again
-	claims
+	name   string // of the input
+	file   config.File
+	names  map[string]int // taken names, and how often each was wanted again
+	claims                // of TCP
+	udp    claims
 
 	wantListens, wantServers int
 	overflow                 bool
@@ -69,6 +70,14 @@ func (c *claims) find(l config.Listen, f func(l, claim config.Listen) bool) *cla
 // taken is the claim that l overlaps, or nil.
 func (c *claims) taken(l config.Listen) *claimed { return c.find(l, overlap) }
 
+// of are the claims of the protocol that r is for: TCP and UDP share no ports.
+func (b *builder) of(r *config.Route) *claims {
+	if r.Mode.V == modeUDP {
+		return &b.udp
+	}
+	return &b.claims
+}
+
 func newBuilder(name, what string) *builder {
 	b := &builder{ledger: &ledger{}, name: name, names: map[string]int{}}
 	b.file.Comment = fmt.Sprintf("Imported from %s (%s).", printable(name), what)
@@ -81,22 +90,23 @@ func (b *builder) start() config.Pos { return config.Pos{File: b.name, Line: 1, 
 // route adds r under a name close to r.Name, less what cannot stay. It tells
 // whether anything is left of it.
 func (b *builder) route(r config.Route) bool {
-	at := r.Name.Pos
+	pos := r.Name.Pos
 	r.Name.V = b.unique(r)
 	r.Comment = printable(r.Comment)
-	r.Listen = b.listen(&r)
+	at := b.of(&r)
+	r.Listen = b.listen(&r, at)
 	if len(r.Listen) == 0 {
-		b.notes.Addf(at, "no route is made of this: no listen address is left to it")
+		b.notes.Addf(pos, "no route is made of this: no listen address is left to it")
 		return false
 	}
 	r.To = b.to(&r)
 	if len(r.To) == 0 {
-		b.notes.Addf(at, "no route is made of this: no server is left that a connection could go to")
+		b.notes.Addf(pos, "no route is made of this: no server is left that a connection could go to")
 		return false
 	}
 	b.names[r.Name.V] = 1
 	for _, l := range r.Listen {
-		b.claim(&claimed{l.V, r.Name.V, l.Pos.Line})
+		at.claim(&claimed{l.V, r.Name.V, l.Pos.Line})
 	}
 	b.file.Routes = append(b.file.Routes, r)
 	return true
@@ -163,10 +173,10 @@ func isAlnum(c byte) bool {
 
 // listen is r's listen addresses without those that another one covers and
 // those that another route has.
-func (b *builder) listen(r *config.Route) []config.Field[config.Listen] {
+func (b *builder) listen(r *config.Route, at *claims) []config.Field[config.Listen] {
 	var out []config.Field[config.Listen]
 	for _, l := range r.Listen {
-		if m := b.taken(l.V); m != nil {
+		if m := at.taken(l.V); m != nil {
 			b.notes.Addf(l.Pos, "listen address %s is not carried over: route %s has %s (line %d), and in midspan an address belongs to one route", l.V, m.route, m.Listen, m.line)
 			continue
 		}

@@ -11,13 +11,15 @@ import (
 // listen addresses of the File: midspan refuses those. A route that leads to
 // another one stays, as HAProxy may lead a frontend into another.
 func (b *builder) circles() {
-	by := b.arrivals()
+	by := []arrivals{b.claims.arrivals(), b.udp.arrivals()} // plan does not tell the two apart
 	next := map[string][]string{}
 	for i := range b.file.Routes {
 		r := &b.file.Routes[i]
 		for _, s := range r.To {
-			if to := by.of(r, s.Target.V); to != nil {
-				next[r.Name.V] = append(next[r.Name.V], to.route)
+			for _, by := range by {
+				if to := by.of(r, s.Target.V); to != nil {
+					next[r.Name.V] = append(next[r.Name.V], to.route)
+				}
 			}
 		}
 	}
@@ -28,8 +30,13 @@ func (b *builder) circles() {
 		r := &b.file.Routes[i]
 		n := len(r.To)
 		r.To = slices.DeleteFunc(r.To, func(s config.Server) bool {
-			to := by.of(r, s.Target.V)
-			if to == nil || !reaches(next, to.route, r.Name.V, map[string]bool{}) {
+			var to *claimed
+			for _, by := range by {
+				if found := by.of(r, s.Target.V); found != nil && reaches(next, found.route, r.Name.V, map[string]bool{}) {
+					to = found
+				}
+			}
+			if to == nil {
 				return false
 			}
 			b.notes.Addf(s.Target.Pos, "server %s is not carried over: route %s listens there (line %d), and connections would go in a circle; write the servers behind it", s.Target.V, to.route, to.line)
@@ -45,10 +52,10 @@ func (b *builder) circles() {
 		}
 		return len(r.To) == 0
 	})
-	b.claims = claims{}
+	b.claims, b.udp = claims{}, claims{}
 	for _, r := range b.file.Routes {
 		for _, l := range r.Listen {
-			b.claim(&claimed{l.V, r.Name.V, l.Pos.Line})
+			b.of(&r).claim(&claimed{l.V, r.Name.V, l.Pos.Line})
 		}
 	}
 }

@@ -3,6 +3,7 @@ package foreign
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"midspan/internal/config"
@@ -97,6 +98,9 @@ func hoistAll(f *config.File) {
 	if len(f.Routes) < 2 {
 		return
 	}
+	hoist(f, func(s *config.Settings) *config.Field[string] { return &s.Engine })
+	hoistStruct(f, func(s *config.Settings) *[]config.Field[netip.Prefix] { return &s.Allow }, sameList[netip.Prefix])
+	hoistStruct(f, func(s *config.Settings) *[]config.Field[netip.Addr] { return &s.Source }, sameList[netip.Addr])
 	hoist(f, func(s *config.Settings) *config.Field[string] { return &s.Balance })
 	hoist(f, func(s *config.Settings) *config.Field[time.Duration] { return &s.ConnectTimeout })
 	hoist(f, func(s *config.Settings) *config.Field[config.OffOr[time.Duration]] { return &s.IdleTimeout })
@@ -131,6 +135,8 @@ func hoistStruct[T any](f *config.File, at func(*config.Settings) *T, equal func
 
 // same compares without the places.
 func same[T comparable](a, b config.Field[T]) bool { return a.V == b.V && a.Set() == b.Set() }
+
+func sameList[T comparable](a, b []config.Field[T]) bool { return slices.EqualFunc(a, b, same[T]) }
 
 func sameKeepalive(a, b config.Keepalive) bool {
 	return same(a.Off, b.Off) && same(a.Idle, b.Idle) && same(a.Interval, b.Interval) && same(a.Count, b.Count)

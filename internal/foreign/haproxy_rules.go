@@ -21,7 +21,7 @@ const (
 	whyTune     = "midspan sizes buffers, pipes and threads itself"
 	whyTLS      = "midspan does not decrypt, TLS goes through to the server"
 	whyStats    = "status and metrics are at `admin`"
-	whyAccess   = openMark + "is not carried over, and a route refuses nobody; restrict sources in the network security group"
+	whyAccess   = openMark + "is not carried over; " + whereSource
 	whyStick    = "midspan keeps no stick tables; `balance: source` sends a client to the same server"
 	whyNext     = "midspan always tries the next server, within connect_timeout"
 	whyCheckTCP = "midspan's check only connects"

@@ -65,7 +65,7 @@ func TestTLSAlone(t *testing.T) {
 // TestRanked: what widens access comes first; Notes keep the order of the file.
 func TestRanked(t *testing.T) {
 	in := "*nat\n-A PREROUTING -p udp -j DNAT --to-destination 10.0.0.1\n" +
-		"-A PREROUTING -s 10.0.0.0/8 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\nCOMMIT\n" +
+		"-A PREROUTING ! -s 10.0.0.0/8 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\nCOMMIT\n" +
 		"*filter\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT\n-A FORWARD -j ACCEPT\nCOMMIT\n"
 	imp, _, err := importIPTables("in", []byte(in))
 	if err != nil {
@@ -75,10 +75,10 @@ func TestRanked(t *testing.T) {
 	for _, n := range imp.Ranked() {
 		order += n.Pos.String() + " "
 	}
-	if want := "in:3:1 in:6:1 in:2:1 in:3:1 "; order != want {
+	if want := "in:3:1 in:2:1 in:3:1 in:3:1 "; order != want {
 		t.Errorf("ranked %s, want %s:\n%s", order, want, imp.Notes)
 	}
-	if imp.Notes[0].Pos.Line != 2 || len(imp.Needless) != 1 || imp.Needless[0].Pos.Line != 7 {
+	if imp.Notes[0].Pos.Line != 2 || len(imp.Needless) != 2 || imp.Needless[0].Pos.Line != 6 {
 		t.Errorf("notes\n%s\nneedless\n%s", imp.Notes, imp.Needless)
 	}
 }

@@ -35,8 +35,9 @@ func importIPForward(name string, data []byte) (*Import, *ledger, error) {
 	}
 	p.sh = &shell{ledger: p.ledger, name: name, text: text, vars: map[string]string{}}
 	p.sh.commands(p.command)
+	p.inKernel()
 	if len(p.file.Routes) > 0 {
-		p.notes.Addf(p.file.Routes[0].Name.Pos, "ip_fwd.sh forwards in the kernel (iptables DNAT and MASQUERADE) to the addresses that a name had when it ran; midspan forwards in user space, connects from its own address, and follows the name by its TTL. Remove the old rules, or they take the packets first: iptables-save | grep DNAT")
+		p.notes.Addf(p.file.Routes[0].Name.Pos, "ip_fwd.sh forwards to the addresses that a name had when it ran, and masquerades all that leaves this machine; midspan follows the name by its TTL, and masquerades what it forwards. Remove the old rules, or they take the packets first: iptables-save | grep -e DNAT -e MASQUERADE")
 	}
 	imp, err := p.finish(text, formatIPFwd, wanted)
 	return imp, p.ledger, err
@@ -212,7 +213,7 @@ var shellNoise = []string{"set", "fi", "done", "esac", "}", ")", "then", "do", "
 
 // setup are commands whose effect is part of what midspan or its package does.
 var setup = map[string]string{
-	"sysctl": "midspan's relay needs no IP forwarding in the kernel",
+	"sysctl": "midspan sets what forwarding in the kernel needs",
 	"chmod":  "midspan is one binary", "chown": "midspan is one binary", "cp": "midspan is one binary", "mv": "midspan is one binary", "install": "midspan is one binary",
 	"wget": "midspan is one binary", "curl": "midspan is one binary", "git": "midspan is one binary",
 	"apt": "midspan needs no packages", "apt-get": "midspan needs no packages", "yum": "midspan needs no packages", "dnf": "midspan needs no packages", "zypper": "midspan needs no packages",

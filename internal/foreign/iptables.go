@@ -2,6 +2,9 @@ package foreign
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 
 	"midspan/internal/config"
@@ -22,15 +25,18 @@ type ipTables struct {
 	// shared are the routes whose last rule left packets to the next one for
 	// the same port (-m statistic), by listen addresses.
 	shared map[string]int
+	// limited are the routes whose rules were for some sources only (-s).
+	limited map[string]int
+	later   []*natRule // of chains after PREROUTING: see after
 }
 
 func importIPTables(name string, data []byte) (*Import, *ledger, error) {
-	const wanted = "no DNAT rule for TCP ports in chain PREROUTING of table nat was found; the output of `iptables-save -t nat` is expected"
+	const wanted = "no DNAT rule for TCP or UDP ports in chain PREROUTING of table nat was found; the output of `iptables-save -t nat` is expected"
 	text, err := readable(name, data, "the output of iptables-save is expected")
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &ipTables{builder: newBuilder(name, "iptables-save"), options: ruleOptions(), shared: map[string]int{}}
+	p := &ipTables{builder: newBuilder(name, "iptables-save"), options: ruleOptions(), shared: map[string]int{}, limited: map[string]int{}}
 	if hint := otherFormat(text, formatIPTables); hint != "" {
 		p.problem(p.start(), "%s%s", wanted, hint)
 		return nil, p.ledger, p.failed()
@@ -43,8 +49,10 @@ func importIPTables(name string, data []byte) (*Import, *ledger, error) {
 		}
 	}
 	p.keepServers()
+	p.inKernel()
+	p.after()
 	if len(p.file.Routes) > 0 {
-		p.notes.Addf(p.file.Routes[0].Name.Pos, "the rules stay in force until they are deleted, and take the packets before midspan can: delete those that became routes (iptables -t nat -D …) when midspan takes over. midspan connects from its own address and forwards in user space")
+		p.notes.Addf(p.file.Routes[0].Name.Pos, "the rules stay in force until they are deleted, and take the packets before midspan can: delete those that became routes (iptables -t nat -D …) when midspan takes over")
 	}
 	imp, err := p.finish(text, formatIPTables, wanted)
 	return imp, p.ledger, err
@@ -76,8 +84,8 @@ func (p *ipTables) line(line string, no int) {
 	}
 }
 
-// policy handles the line of a chain. Only one that drops matters: DNAT's
-// connections went through FORWARD, midspan's end on this machine.
+// policy handles the line of a chain. Only one that drops matters, and not
+// FORWARD's, which forwarded connections pass as they did.
 func (p *ipTables) policy(s *stmt) {
 	chain := strings.TrimPrefix(s.arg(0), ":")
 	p.carry(s)
@@ -90,9 +98,11 @@ func (p *ipTables) policy(s *stmt) {
 
 // filterChains say what the chains of table filter have to do with midspan.
 var filterChains = map[string]string{
-	"INPUT":  "connections to midspan pass it; see that it accepts the ports of the routes",
-	"OUTPUT": "midspan's connections to servers pass it; see that it accepts them",
+	"INPUT":  "the load balancer's probe passes it, and what goes through the relay; see that it accepts their ports",
+	"OUTPUT": "midspan's tests of servers pass it, and what goes through the relay; see that it accepts them",
 }
+
+const whyForward = "it stays in force, and forwarded connections pass it as they did"
 
 func (p *ipTables) rule(s *stmt) {
 	chain := s.arg(1)
@@ -102,10 +112,10 @@ func (p *ipTables) rule(s *stmt) {
 	case "filter":
 		why := filterChains[chain]
 		switch {
-		case chain == "FORWARD" && p.read(s).source():
-			p.because(s, s.pos, s.String(), openMark+"has no effect on midspan's connections, which do not pass FORWARD; "+whereSource)
+		case chain == "FORWARD" && strings.Contains(s.raw, "--connlimit-above"):
+			p.later = append(p.later, p.read(s))
 		case chain == "FORWARD":
-			p.needless(s, "connections of midspan do not pass FORWARD")
+			p.needless(s, whyForward)
 		case why != "":
 			p.lost(s, "it stays in force. "+upper(why))
 		default:
@@ -125,14 +135,14 @@ func (p *ipTables) natRule(s *stmt, chain string) {
 	switch {
 	case chain == "PREROUTING" && r.jump == "DNAT":
 		p.dnat(r)
-	case r.jump == "MASQUERADE" || r.jump == "SNAT":
-		p.needless(s, "midspan connects from its own address")
+	case chain == "POSTROUTING" && (r.jump == "MASQUERADE" || r.jump == "SNAT"):
+		p.later = append(p.later, r)
 	case r.jump == "REDIRECT":
 		p.lost(s, "it leads to a program on this machine; let the clients ask for that port, or write a route to 127.0.0.1")
 	case chain == "OUTPUT":
 		p.lost(s, "it is for connections that this machine makes itself")
 	case chain == "POSTROUTING":
-		p.lost(s, "midspan needs no rules in POSTROUTING")
+		p.lost(s, "it stays in force")
 	case chain != "PREROUTING":
 		p.lost(s, fmt.Sprintf("chain %s belongs to another program or is reached by conditions; write the route by hand if it forwards", printable(chain)))
 	case r.jump == "ACCEPT" || r.jump == "RETURN":
@@ -157,10 +167,23 @@ func (p *ipTables) dnat(r *natRule) {
 		p.carry(r.stmt)
 		return
 	}
-	if dead := p.dead(listens); dead != nil {
-		key := listenKey(listens)
+	route := config.Route{
+		Comment: fmt.Sprintf("%s:%d: %s", r.pos.File, r.pos.Line, oneLine(r.raw, 160)),
+		Name:    config.At("", r.pos),
+		Listen:  listens,
+		To:      r.to,
+	}
+	if isUDP(r.proto) {
+		route.Mode = config.At(modeUDP, r.pos)
+	}
+	key := route.Mode.V + listenKey(listens)
+	if dead := dead(p.of(&route), listens); dead != nil {
 		if i, open := p.shared[key]; open {
-			p.share(r, i)
+			p.share(r, i, key)
+			return
+		}
+		if i, some := p.limited[key]; some {
+			p.admitMore(r, i, key)
 			return
 		}
 		p.note(r.stmt, "%s has no effect: line %d takes these packets, and of iptables' rules the first wins", r.stmt, dead.line)
@@ -168,25 +191,48 @@ func (p *ipTables) dnat(r *natRule) {
 	}
 	p.carry(r.stmt)
 	p.conditions(r)
-	ok := p.route(config.Route{
-		Comment: fmt.Sprintf("%s:%d: %s", r.pos.File, r.pos.Line, oneLine(r.raw, 160)),
-		Name:    config.At("", r.pos),
-		Listen:  listens,
-		To:      r.to,
-	})
-	if ok && r.statistic {
-		p.shared[listenKey(listens)] = len(p.file.Routes) - 1
+	route.Allow = r.allow
+	switch ok := p.route(route); {
+	case ok && r.statistic:
+		p.shared[key] = len(p.file.Routes) - 1
+	case ok && len(r.allow) > 0:
+		p.limited[key] = len(p.file.Routes) - 1
+	}
+}
+
+// admitMore lets the sources of a further rule for the same ports and servers in.
+func (p *ipTables) admitMore(r *natRule, i int, key string) {
+	route := &p.file.Routes[i]
+	if !slices.EqualFunc(route.To, r.to, func(a, b config.Server) bool { return a.Target.V == b.Target.V }) {
+		p.lost(r.stmt, fmt.Sprintf("line %d has these ports for other sources, and a route does not choose its servers by source", route.Name.Pos.Line))
+		return
+	}
+	p.carry(r.stmt)
+	p.conditions(r)
+	if len(r.allow) == 0 {
+		route.Allow = nil
+		delete(p.limited, key)
+		return
+	}
+	for _, a := range r.allow {
+		if !slices.ContainsFunc(route.Allow, func(b config.Field[netip.Prefix]) bool { return a.V == b.V }) {
+			route.Allow = append(route.Allow, a)
+		}
 	}
 }
 
 // share adds the servers of a further rule for the same ports.
-func (p *ipTables) share(r *natRule, i int) {
+func (p *ipTables) share(r *natRule, i int, key string) {
 	p.carry(r.stmt)
 	p.conditions(r)
 	p.note(r.stmt, "%s shares its ports with line %d by `-m statistic`: carried over as one route whose servers have the same weight", r.stmt, p.file.Routes[i].Name.Pos.Line)
 	p.file.Routes[i].To = append(p.file.Routes[i].To, r.to...)
+	if !slices.EqualFunc(p.file.Routes[i].Allow, r.allow, same) {
+		p.file.Routes[i].Allow = nil
+		p.because(r.stmt, r.pos, r.String(), openMark+"is for other sources than line "+strconv.Itoa(p.file.Routes[i].Name.Pos.Line)+", with which it shares its ports; write `allow` for the route")
+	}
 	if !r.statistic {
-		delete(p.shared, listenKey(r.listens()))
+		delete(p.shared, key)
 	}
 }
 
@@ -198,11 +244,11 @@ func (p *ipTables) keepServers() {
 	}
 }
 
-// dead is the last of the claims that take every packet of a rule with these
+// dead is the last of claims that take every packet of a rule with these
 // listen addresses, or nil if some packets are left to it.
-func (p *ipTables) dead(listens []config.Field[config.Listen]) (by *claimed) {
+func dead(claims *claims, listens []config.Field[config.Listen]) (by *claimed) {
 	for _, l := range listens {
-		by = p.find(l.V, func(l, claim config.Listen) bool { return covers(claim, l) })
+		by = claims.find(l.V, func(l, claim config.Listen) bool { return covers(claim, l) })
 		if by == nil {
 			return nil
 		}

@@ -17,6 +17,9 @@ type natRule struct {
 	proto     string
 	iface     string
 	addr      netip.Addr
+	dst       netip.Prefix // of -d; not valid: any
+	allow     []config.Field[netip.Prefix]
+	toSource  string
 	ports     []portRange
 	to        []config.Server
 	statistic bool
@@ -42,11 +45,8 @@ func ruleOptions() map[string]condition {
 		r.widens = append(r.widens, spelled(not, option, values))
 	}
 	quiet := func(*natRule, bool, string, []word) {}
-	source := condition{1, func(r *natRule, not bool, option string, values []word) {
-		if v := values[0].text; not || (v != "0.0.0.0/0" && v != "::/0") {
-			widen(r, not, option, values)
-		}
-	}}
+	source := condition{1, (*natRule).from}
+	toSource := condition{1, func(r *natRule, _ bool, _ string, values []word) { r.toSource = values[0].text }}
 	jump := condition{1, func(r *natRule, _ bool, _ string, values []word) { r.jump = values[0].text }}
 	proto := condition{1, (*natRule).protocol}
 	in, dst := condition{1, (*natRule).in}, condition{1, (*natRule).destination}
@@ -68,7 +68,7 @@ func ruleOptions() map[string]condition {
 				widen(r, not, option, values)
 			}
 		}},
-		"-o": {1, quiet}, "--out-interface": {1, quiet}, "--to-source": {1, quiet}, "--to-ports": {1, quiet},
+		"-o": {1, quiet}, "--out-interface": {1, quiet}, "--to-source": toSource, "--to-ports": {1, quiet},
 	}
 }
 
@@ -126,20 +126,50 @@ func spelled(not bool, option string, values []word) string {
 
 // source tells whether the rule is for some sources only.
 func (r *natRule) source() bool {
-	return slices.ContainsFunc(r.widens, func(c string) bool {
+	return len(r.allow) > 0 || slices.ContainsFunc(r.widens, func(c string) bool {
 		option, _, _ := strings.Cut(strings.TrimPrefix(c, "! "), " ")
 		return slices.Contains([]string{"-s", "--source", "--src-range", "--match-set", "--mac-source"}, option)
 	})
 }
 
 // whereSource is where a source can be restricted.
-const whereSource = "restrict it in the network security group, or in chain INPUT"
+const whereSource = "write `allow` for the route, or restrict it in the network security group"
 
 func (r *natRule) protocol(not bool, _ string, values []word) {
 	r.proto = values[0].text
 	if not {
-		r.why = "midspan forwards TCP"
+		r.why = "midspan forwards TCP and UDP"
 	}
+}
+
+// from reads a source: the networks that may connect.
+func (r *natRule) from(not bool, option string, values []word) {
+	var networks []config.Field[netip.Prefix]
+	for text := range strings.SplitSeq(values[0].text, ",") {
+		n, ok := network(text)
+		if not || !ok {
+			r.widens = append(r.widens, spelled(not, option, values))
+			return
+		}
+		if n.Bits() == 0 {
+			return // all
+		}
+		networks = append(networks, config.At(n, r.pos))
+	}
+	r.allow = append(r.allow, networks...)
+}
+
+// network reads ADDRESS[/BITS].
+func network(text string) (netip.Prefix, bool) {
+	n, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" {
+			return n, false
+		}
+		n = netip.PrefixFrom(a, a.BitLen())
+	}
+	return n.Masked(), !n.Addr().Is4In6()
 }
 
 func (r *natRule) in(not bool, option string, values []word) {
@@ -153,17 +183,14 @@ func (r *natRule) in(not bool, option string, values []word) {
 
 // destination is the address that the packets were for: the one to listen on.
 func (r *natRule) destination(not bool, option string, values []word) {
-	text := values[0].text
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
-			prefix = netip.PrefixFrom(a, a.BitLen())
-		}
+	prefix, ok := network(values[0].text)
+	if !not && ok {
+		r.dst = prefix
 	}
 	switch {
-	case !not && prefix.IsValid() && prefix.IsSingleIP():
+	case !not && ok && prefix.IsSingleIP():
 		r.addr = prefix.Addr()
-	case !not && prefix.IsValid() && prefix.Bits() == 0:
+	case !not && ok && prefix.Bits() == 0:
 	default:
 		r.widens = append(r.widens, spelled(not, option, values))
 	}
@@ -207,9 +234,9 @@ func (r *natRule) complete() {
 	switch {
 	case r.jump != "DNAT" || r.why != "":
 	case r.proto == "" || r.proto == "all":
-		r.why = "it forwards every protocol and port, and midspan forwards TCP; write the ports that are used"
-	case r.proto != "tcp" && r.proto != "6":
-		r.why = "midspan forwards TCP"
+		r.why = "it forwards every protocol and port, and midspan forwards TCP and UDP; write the ports that are used"
+	case r.proto != "tcp" && r.proto != "6" && !isUDP(r.proto):
+		r.why = "midspan forwards TCP and UDP"
 	case len(r.ports) == 0:
 		r.why = "it forwards every port; write the ports that are used"
 	case len(r.ranges) == 0:

@@ -9,7 +9,7 @@ const (
 	whyNginxLog    = isNone + whyLog
 	whyNginxTune   = isNone + whyTune
 	whyNginxHTTP   = isGone + whyHTTP
-	whyNginxAccess = openMark + "is not carried over, and a route refuses nobody; restrict sources in the network security group"
+	whyNginxAccess = openMark + "is not carried over; " + whereSource
 	whyNoFiles     = isNone + "a route serves no files"
 	whyVariable    = isGone + "variables are not evaluated"
 	whyScript      = isGone + "midspan runs no scripts"
@@ -81,8 +81,8 @@ var streamNotes = noteTable{names: map[string]string{
 	"proxy_next_upstream":         isNone + whyNext,
 	"proxy_next_upstream_timeout": isNone + whyNext,
 	"proxy_next_upstream_tries":   isNone + whyNext,
-	"proxy_requests":              isGone + "midspan forwards TCP",
-	"proxy_responses":             isGone + "midspan forwards TCP",
+	"proxy_requests":              isGone + "datagrams of a client go to one server until none has come for a while",
+	"proxy_responses":             isNone + "a client's datagrams are answered for as long as any come",
 	"preread_buffer_size":         isNone + "midspan does not wait for bytes of the client",
 	"preread_timeout":             isNone + "midspan does not wait for bytes of the client",
 	"ssl_preread":                 isGone + "midspan does not read the name that a TLS client asks for",
@@ -186,7 +186,7 @@ var httpNotes = noteTable{names: map[string]string{
 	{"lua_", whyScript},
 	{"proxy_ssl", whyTLSServer},
 	{"ssl_", whyTLSBind},
-	{"quic", isGone + "midspan forwards TCP"},
+	{"quic", isGone + "midspan forwards TCP and UDP"},
 	{"http", whyNginxHTTP},
 	{"limit_conn", isGone + "write max_connections for the route; it is not by client"},
 	{"limit_req", whyRate},

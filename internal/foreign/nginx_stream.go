@@ -43,12 +43,14 @@ func (x *nginx) streamServer(n *node, c nginxSettings) {
 		return
 	}
 	pass := n.block[i]
-	var listens []config.Field[config.Listen]
+	var tcp, udp []config.Field[config.Listen]
 	for _, m := range n.block {
 		switch {
 		case m == pass:
+		case m.name() == "listen" && slices.ContainsFunc(m.words, func(w word) bool { return w.text == modeUDP }):
+			udp = append(udp, x.listen(m, &c, "")...)
 		case m.name() == "listen":
-			listens = append(listens, x.listen(m, &c, "")...)
+			tcp = append(tcp, x.listen(m, &c, "")...)
 		case x.setting(&c, m):
 		case m.name() == "ssl_verify_client" && m.arg(1) == "off":
 			x.needless(m.stmt, "midspan asks clients for no certificate")
@@ -61,13 +63,43 @@ func (x *nginx) streamServer(n *node, c nginxSettings) {
 	if !ok {
 		return
 	}
-	r.Listen = listens
 	settings := x.settings(c)
 	settings.Balance, settings.Check = r.Balance, r.Check
 	r.Settings = settings
-	if x.room(len(r.Listen), len(r.To)) && x.route(r) {
+	added := false
+	if r.Listen = tcp; len(tcp) > 0 || len(udp) == 0 {
+		added = x.room(len(r.Listen), len(r.To)) && x.route(r)
+	}
+	if r.Listen = udp; len(udp) > 0 {
+		added = x.datagrams(n, r) || added
+	}
+	if added {
 		x.aboutDefaults(c, n.pos)
 	}
+}
+
+// datagrams makes a route of the `listen … udp` of a server, which the kernel
+// carries, without what it cannot.
+func (x *nginx) datagrams(n *node, r config.Route) bool {
+	r.Mode, r.Engine = config.At(modeUDP, n.pos), config.At(engineKernel, n.pos)
+	if why := notInKernel(&r); why != "" {
+		x.note(n.stmt, "`listen … udp` is not carried over: %s, and %s", whyNoUDP, why)
+		return false
+	}
+	// A connect, a check and a keepalive are TCP's.
+	r.ConnectTimeout, r.Keepalive, r.Check = config.Field[time.Duration]{}, config.Keepalive{}, config.Check{}
+	if r.Balance.V == "leastconn" {
+		r.Balance = config.Field[string]{}
+		x.note(n.stmt, "`listen … udp` has `balance: roundrobin`: the kernel does not choose by the number of connections")
+	}
+	r.To = slices.Clone(r.To)
+	for i := range r.To {
+		if m := &r.To[i].MaxConnections; m.Set() {
+			x.note(n.stmt, "`listen … udp`: max_conns of %s is not carried over: the kernel does not pass a full server by", r.To[i].Target.V)
+			*m = config.Field[int]{}
+		}
+	}
+	return x.room(len(r.Listen), len(r.To)) && x.route(r)
 }
 
 // whyNoTLS is why a listener cannot stay that takes TLS for plaintext servers.
@@ -129,8 +161,9 @@ func placeFrom(from, pos config.Pos) string {
 	return fmt.Sprintf("%s:%d", pos.File, pos.Line)
 }
 
-// listen reads `listen ADDRESS [parameters]`. A listener that TCP cannot be
-// carried on is noted and left out.
+// listen reads `listen ADDRESS [parameters]`; port is for an address without
+// one, as http has it. A listener that cannot be carried over is noted and left
+// out.
 func (x *nginx) listen(n *node, c *nginxSettings, port string) []config.Field[config.Listen] {
 	l, err := nginxListen(n.arg(1), port)
 	if err != nil {
@@ -140,9 +173,13 @@ func (x *nginx) listen(n *node, c *nginxSettings, port string) []config.Field[co
 	for _, w := range n.words[2:] { // nginxListen has seen the address
 		name, value, _ := strings.Cut(w.text, "=")
 		switch why, known := listenParams[name]; {
-		case name == "udp" || name == "quic":
-			x.lost(n.stmt, "midspan forwards TCP")
+		case name == "quic":
+			x.lost(n.stmt, "midspan forwards TCP and UDP")
 			return nil
+		case name == modeUDP && (port != "" || slices.ContainsFunc(n.words, func(w word) bool { return w.text == "ssl" })):
+			x.lost(n.stmt, "midspan forwards UDP as it is")
+			return nil
+		case name == modeUDP:
 		case name == "ssl" && !c.tls:
 			x.lost(n.stmt, whyNoTLS)
 			return nil

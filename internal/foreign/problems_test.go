@@ -59,7 +59,7 @@ func TestProblems(t *testing.T) {
 		{"./ip_fwd.sh -i 'eth0", importIPForward, "in:1:1: `./ip_fwd.sh -i 'eth0`: -f (the frontend port) is missing\nin:1:16: the quote is not closed"},
 		{"echo hello\n", importIPForward, "in:1:1: no command line of ip_fwd.sh (ip_fwd.sh -i eth0 -f 9092 -a kafka1.example.com -b 9092) was found\nin:1:1: `echo hello` has no counterpart and needs none"},
 		{"while getopts 'i:f:a:b:' OPTS; do\n", importIPForward, "in:1:1: no command line of ip_fwd.sh (ip_fwd.sh -i eth0 -f 9092 -a kafka1.example.com -b 9092) was found; this is ip_fwd.sh itself"},
-		{"*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n", importIPTables, "in:1:1: no DNAT rule for TCP ports in chain PREROUTING"},
+		{"*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n", importIPTables, "in:1:1: no DNAT rule for TCP or UDP ports in chain PREROUTING"},
 		{"*nat\n-A PREROUTING --comment \"a\nCOMMIT\n", importIPTables, "in:2:25: the quote is not closed on this line"},
 		{"routes:\n  a: { listen: 80, to: b }\n", importHAProxy, "in:1:1: no section of an haproxy.cfg (listen, frontend, backend) was found; this looks like a midspan.yaml, which needs no import"},
 	} {

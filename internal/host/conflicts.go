@@ -93,6 +93,23 @@ func Conflicts(ctx context.Context, listeners []Listener) ([]Conflict, error) {
 	return list, errors.Join(ctx.Err(), r.err())
 }
 
+// Forwards tells whether rules of others forward packets or change their
+// addresses, so that forwarding is of use to somebody else as well.
+func Forwards(ctx context.Context) (bool, error) {
+	r, err := readRuleset(ctx)
+	if err != nil {
+		return false, fmt.Errorf("the rules of nftables cannot be read: %w", err)
+	}
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		if len(r.base(nftables.ChainHookForward, nftables.ChainTypeFilter, family))+
+			len(r.base(nftables.ChainHookPrerouting, nftables.ChainTypeNAT, family))+
+			len(r.base(nftables.ChainHookPostrouting, nftables.ChainTypeNAT, family)) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // packets are the first packets of connections to a listener, one for each
 // address family.
 func (l Listener) packets() []packet {

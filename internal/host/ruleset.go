@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -102,7 +103,7 @@ func (r *ruleset) has(table *nftables.Table, chain string) bool {
 func (r *ruleset) base(hook *nftables.ChainHook, kind nftables.ChainType, family byte) []*nftables.Chain {
 	var list []*nftables.Chain
 	for _, c := range r.chains {
-		ours := c.Table.Family == nftables.TableFamilyINet && c.Table.Name == ourTable
+		ours := c.Table.Family == nftables.TableFamilyINet && slices.Contains(ourTables, c.Table.Name)
 		sees := byte(c.Table.Family) == family || c.Table.Family == nftables.TableFamilyINet
 		if c.Hooknum != nil && *c.Hooknum == *hook && c.Type == kind && sees && !ours {
 			list = append(list, c)
@@ -111,8 +112,8 @@ func (r *ruleset) base(hook *nftables.ChainHook, kind nftables.ChainType, family
 	return list
 }
 
-// ourTable is the kernel engine's, in the inet family.
-const ourTable = "midspan"
+// ourTables are the kernel engine's, in the inet family.
+var ourTables = []string{"midspan", "midspan_anchor"}
 
 // fate is what surely becomes of a packet.
 type fate int8

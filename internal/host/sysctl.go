@@ -191,6 +191,26 @@ func (s *Sysctls) alongWith(key string, value int64) []change {
 	return list
 }
 
+// Changed tells whether a setting is not as it was found, by us or by a
+// predecessor that crashed.
+func (s *Sysctls) Changed(name string) bool {
+	_ = s.load() // Set has said what is wrong with it
+	key := Sysctl{Name: name}.key()
+	return slices.ContainsFunc(s.changes, func(c change) bool { return c.Key == key })
+}
+
+// Leave forgets the former values of settings below these paths, such as
+// "net/ipv4": they stay as they are.
+func (s *Sysctls) Leave(paths ...string) error {
+	if err := s.load(); err != nil {
+		return err
+	}
+	s.changes = slices.DeleteFunc(s.changes, func(c change) bool {
+		return slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(c.Key, p) })
+	})
+	return s.store()
+}
+
 // Close gives every setting its former value, unless somebody has changed it
 // since: then it is left, and a warning says so. A setting whose interface has
 // gone is forgotten. What could not be restored is in err and stays in Dir, for

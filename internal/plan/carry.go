@@ -70,8 +70,8 @@ var Capabilities = []Capability{
 	{FeatureFamilies, []Engine{Relay}, true, "IPv6 clients of an IPv4 server, and the reverse", "cannot translate between IPv4 and IPv6", "give listener and server the same IP version, or write engine: relay"},
 	{FeatureLoopback, []Engine{Relay}, true, "listening on 127.0.0.1 or ::1, or servers there", "cannot forward from or to loopback addresses", "write another address of this machine, or engine: relay"},
 	{FeatureSource, []Engine{NFT}, true, "`source`: a pool of addresses to connect from", "cannot choose the address it connects from", "write engine: nft, or take it out"},
-	{FeatureAllow, []Engine{NFT}, true, "`allow`: who may connect", "cannot tell clients apart yet", "write engine: nft, or use the network's firewall"},
-	{FeatureCut, []Engine{NFT}, true, "`on_down: cut`: connections to a server that goes down are reset", "cannot cut them yet", "write engine: nft, or take it out"},
+	{FeatureAllow, []Engine{Relay, NFT}, true, "`allow`: who may connect", "", ""},
+	{FeatureCut, []Engine{Relay, NFT}, true, "`on_down: cut`: connections to a server that goes down are reset", "", ""},
 
 	{FeatureFailover, []Engine{Relay}, false, "a connect that fails is tried at another server before the client hears of it", "", ""},
 	{FeatureAcceptFirst, []Engine{Relay}, false, "clients are accepted before a server is reached; without it a failed connect is the client's own: refused, or no answer", "", ""},
@@ -210,12 +210,32 @@ func choose(asks []ask) (Engine, string) {
 	return NFT, "auto: the kernel can do all that the route asks for"
 }
 
-// warnKernel says what no address translation can do for a connection.
-func (b *builder) warnKernel(c *config.Route, r *Route) {
-	if r.Engine != NFT || r.Mode != TCP {
-		return
+// warnKernel says, once for all routes that it is about, what no address
+// translation can do for a connection.
+func (b *builder) warnKernel(p *Plan) {
+	var names []string
+	pos := config.Pos{}
+	for i, r := range p.Routes {
+		if r.Engine == NFT && r.Mode == TCP {
+			c := &b.file.Routes[i]
+			if len(names) == 0 {
+				pos = firstSet(c.Engine.Pos, b.file.Defaults.Engine.Pos, c.Name.Pos)
+			}
+			names = append(names, fmt.Sprintf("%q", r.Name))
+		}
 	}
-	b.warnings.Addf(firstSet(c.Engine.Pos, c.Name.Pos), "route %q: engine nft cannot send keepalives, and Private Link cuts a flow that is idle for 240s; set them in the clients: "+
+	const few = 3
+	what := "route "
+	switch n := len(names); {
+	case n == 0:
+		return
+	case n > few+1:
+		what = "routes "
+		names = append(names[:few], fmt.Sprintf("and %d more", n-few))
+	case n > 1:
+		what = "routes "
+	}
+	b.warnings.Addf(pos, "%s%s: engine nft cannot send keepalives, and Private Link cuts a flow that is idle for 240s; set them in the clients: "+
 		"connections.max.idle.ms=180000 (Kafka; in Spark kafka.connections.max.idle.ms), with socket.keepalive.enable=true (librdkafka), "+
-		"tcpKeepAlive=true and net.ipv4.tcp_keepalive_time=60 (JDBC), keepaliveTime=120000 (HikariCP); or write engine: relay", r.Name)
+		"tcpKeepAlive=true and net.ipv4.tcp_keepalive_time=60 (JDBC), keepaliveTime=120000 (HikariCP); or write engine: relay", what, strings.Join(names, ", "))
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -32,8 +33,8 @@ func TestEngines(t *testing.T) {
 		"{listen: 80, to: 127.0.0.1:81, engine: nft}":                       `server 127.0.0.1:81: engine nft cannot forward from or to loopback addresses`,
 		"{listen: \"[fd00::2]:80\", " + server + ", engine: nft}":           `listen [fd00::2]:80 to server 10.1.0.1:80: engine nft cannot translate between IPv4 and IPv6`,
 		"{listen: 80, " + server + ", source: 10.1.0.9}":                    `source: engine relay cannot choose the address it connects from; write engine: nft, or take it out`,
-		"{listen: 80, " + server + ", allow: 10.0.0.0/8}":                   `allow: engine relay cannot tell clients apart yet`,
-		"{listen: 80, " + server + ", on_down: cut}":                        `on_down: cut: engine relay cannot cut them yet`,
+		"{listen: 80, " + server + ", allow: 10.0.0.0/8}":                   "relay, default",
+		"{listen: 80, " + server + ", on_down: cut}":                        "relay, default",
 		"{listen: 53, " + server + ", engine: nft, mode: udp, check: tcp}":  `a check is over TCP, and the route is udp`,
 	} {
 		p, _, err := New(parse(t, "routes:\n  r: "+route+"\n"))
@@ -72,6 +73,14 @@ func TestKernelWarning(t *testing.T) {
 			t.Errorf("%q is not in %s", part, warnings[0])
 		}
 	}
+	text := "defaults: {engine: nft}\nroutes:\n"
+	for _, n := range strings.Fields("a b c d e") {
+		text += "  " + n + ": {listen: " + fmt.Sprint(80+len(text)) + ", to: h:80}\n"
+	}
+	_, warnings, err = New(parse(t, text))
+	if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0].String(), `f.yaml:1:20: routes "a", "b", "c", and 2 more: engine nft`) {
+		t.Error(warnings, err)
+	}
 }
 
 // TestPortsOfModes: TCP and UDP do not share ports.
@@ -83,7 +92,7 @@ func TestPortsOfModes(t *testing.T) {
 func TestCapabilities(t *testing.T) {
 	seen := map[Feature]bool{}
 	for _, c := range Capabilities {
-		if seen[c.Feature] || len(c.Engines) == 0 || c.Means == "" || c.Asked != (c.Lacks != "" && c.Instead != "") {
+		if seen[c.Feature] || len(c.Engines) == 0 || c.Means == "" || (c.Asked && len(c.Engines) == 1) != (c.Lacks != "" && c.Instead != "") {
 			t.Errorf("row %+v", c)
 		}
 		seen[c.Feature] = true

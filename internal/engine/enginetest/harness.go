@@ -81,7 +81,7 @@ func Run(t *testing.T, e Engine) {
 func allCases(p *Place) []testCase {
 	return slices.Concat(
 		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(p), balanceCases(), limitCases(),
-		applyCases(), loadCases(), endingCases(), reportCases(),
+		applyCases(), allowCases(p), downCases(p), loadCases(), endingCases(), reportCases(),
 	)
 }
 

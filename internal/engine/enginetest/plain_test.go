@@ -124,7 +124,9 @@ func (e *plain) Apply(ctx context.Context, p *plan.Plan) (engine.Change, error) 
 			return engine.Change{}, errors.Join(fmt.Errorf("route %s: listen on %s: %w", name, at, err), e.back(opened, shut))
 		}
 	}
-	return e.swap(p, owner, opened, pending), nil
+	change := e.swap(p, owner, opened, pending)
+	e.cutDown()
+	return change, nil
 }
 
 // makeWay closes the listeners on the port of at that would go anyway.

@@ -256,8 +256,12 @@ func (e *plain) began(c *conn, t *target, r engine.Record) {
 	c.info.State, c.info.Server, c.info.Endpoint = "open", t.server.Name, t.addr
 	c.moved.Store(time.Now().UnixNano())
 	e.fill(&r, c, t)
+	lost := c.lost() // while it was being made
 	e.mu.Unlock()
 	e.tell(r)
+	if lost {
+		c.cut(engine.ServerDown)
+	}
 }
 
 // end gives back what the connection held, and tells why it ended.

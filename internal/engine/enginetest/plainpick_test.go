@@ -43,6 +43,9 @@ func (c *conn) connect(ctx context.Context, record *engine.Record) (*target, *ne
 		conn net.Conn
 		err  error
 	}
+	if !c.allowed() {
+		return nil, nil, engine.NotAllowed
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan result)

@@ -47,14 +47,15 @@ func (r *rig) ends(at netip.AddrPort) (how string, after time.Duration, client n
 	return how, time.Since(began), p.local
 }
 
+const turnedAwayTries = 5
+
 // wantTurnedAway makes some connections to at. Each must be turned away at once,
 // and counted as such.
 func (r *rig) wantTurnedAway(at netip.AddrPort, why engine.Reason) {
 	r.Helper()
-	const tries = 5
 	before := r.countTurnedAway(why)
 	fastest := time.Hour
-	for range tries {
+	for range turnedAwayTries {
 		how, after, _ := r.ends(at)
 		if !r.turnedAway(how) {
 			r.Errorf("the client sees: %s; want it turned away", how)
@@ -62,9 +63,9 @@ func (r *rig) wantTurnedAway(at netip.AddrPort, why engine.Reason) {
 		fastest = min(fastest, after)
 	}
 	if fastest > atOnce {
-		r.Errorf("the fastest of %d resets took %s, want %s", tries, fastest, atOnce)
+		r.Errorf("the fastest of %d resets took %s, want %s", turnedAwayTries, fastest, atOnce)
 	}
-	r.until(fmt.Sprintf("%d ends because of %q", tries, why), func() bool { return r.countTurnedAway(why) == before+tries })
+	r.until(fmt.Sprintf("%d ends because of %q", turnedAwayTries, why), func() bool { return r.countTurnedAway(why) == before+turnedAwayTries })
 }
 
 func testRefused(r *rig) {

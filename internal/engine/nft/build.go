@@ -24,9 +24,10 @@ const (
 	markOursBits  = 0xff000000
 	markRouteBits = 0x00ffff00 // the route's number
 	markShift     = 8
-	markReset     = 0x00000001 // the client has reset it
+	markClientRst = 0x00000001 // the client has reset it
 	markServerFin = 0x00000002 // the server was the first to end its side
 	markClientFin = 0x00000004 // the client was
+	markServerRst = 0x00000008 // the server has reset it
 )
 
 func routeMark(number uint16) uint32 { return markOurs | uint32(number)<<markShift }
@@ -35,22 +36,23 @@ func routeOf(mark uint32) uint16 { return uint16(mark & markRouteBits >> markShi
 
 // The events of a connection that the kernel is to tell: bits of
 // linux/netfilter/nf_conntrack_common.h (IPCT_NEW 0, IPCT_DESTROY 2,
-// IPCT_PROTOINFO 5).
+// IPCT_PROTOINFO 5, IPCT_MARK 7). The mark says of a reset also when the kernel
+// keeps the state, since its sequence number is not the one it expected.
 const (
-	eventsAll      = 1<<0 | 1<<2 | 1<<5
-	eventsAllText  = "new,destroy,protoinfo"
-	eventsEnds     = 1 << 2
-	eventsEndsText = "destroy"
+	eventsAll  = 1<<0 | 1<<2 | 1<<5 | 1<<7
+	eventsEnds = 1 << 2
 )
 
 // Names in the table. Names of routes are of what nft's names may have.
 func chainOf(route string) string         { return "route_" + route }
-func serversOf(route string) string       { return "servers_" + route }
+func limitOf(route string) string         { return "limit_" + route }
 func deniedBy(route string) string        { return "denied_" + route }
 func withoutServer(route string) string   { return "no_server_" + route }
 func allowedBy(f family, r string) string { return fmt.Sprintf("allow_%s_%s", f, r) }
+func shiftText(by int) string             { return strings.Replace(strconv.Itoa(by), "-", "down_", 1) }
+
 func shiftOf(route string, by int) string {
-	return fmt.Sprintf("shift_%s_%s", strings.Replace(strconv.Itoa(by), "-", "down_", 1), route)
+	return fmt.Sprintf("shift_%s_%s", shiftText(by), route)
 }
 
 func endpointName(r string, a netip.AddrPort) string {
@@ -87,8 +89,9 @@ type table struct {
 
 // makeRuleset is the table that does what p says. The same plan gives the same
 // table. numbers are those of the routes; log says that all of a connection's life
-// is to be told, and not its end alone.
-func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *ruleset {
+// is to be told, and not its end alone; closed, that packets of a family that are
+// none of ours are not forwarded: they were not, before we came.
+func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool, closed map[family]bool) *ruleset {
 	r := &ruleset{}
 	parts := make(map[string]*part, len(p.Routes))
 	shared := false
@@ -125,13 +128,13 @@ func (t *table) makeRuleset(p *plan.Plan, numbers map[string]uint16, log bool) *
 			r.sets = append(r.sets, s)
 		}
 	}
-	r.chains = append(r.chains, base(p, numbers, dispatch)...)
+	r.chains = append(r.chains, base(p, numbers, dispatch, closed)...)
 	slices.SortStableFunc(r.chains, func(a, b *chain) int { return a.level - b.level })
 	return r
 }
 
 // base are the chains that hang in the kernel.
-func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set) []*chain {
+func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set, closed map[family]bool) []*chain {
 	pre := &chain{name: "prerouting", level: levelBase, hook: hookPrerouting}
 	// Only what opens a connection may be led anywhere. A segment of one that is
 	// not tracked (any more) goes to this host's own TCP, which resets it.
@@ -154,7 +157,8 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set) []*chain {
 	}
 	edges := &chain{name: "edges"}
 	const nobody = markOursBits | markServerFin | markClientFin
-	edges.add(anyFlag("rst", flagRST), from(client), marked(markOurs, markOursBits), addMark(markReset))
+	edges.add(anyFlag("rst", flagRST), from(client), marked(markOurs, markOursBits), addMark(markClientRst))
+	edges.add(anyFlag("rst", flagRST), from(server), marked(markOurs, markOursBits), addMark(markServerRst))
 	edges.add(anyFlag("fin", flagFIN), from(client), marked(markOurs, nobody), addMark(markClientFin))
 	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs, nobody), addMark(markServerFin))
 	edges.add(anyFlag("syn", flagSYN), marked(markOurs, markOursBits), clampMSS())
@@ -162,6 +166,11 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set) []*chain {
 	// One look at each packet; the rest is for the first and last ones.
 	fwd.add(anyFlag("fin | syn | rst", flagFIN|flagSYN|flagRST), verdict(expr.VerdictJump, edges.name))
 
+	for _, f := range families {
+		if closed[f] {
+			fwd.add(matchFamily(f), beginning(), notMarked(markOurs, markOursBits), verdict(expr.VerdictDrop, ""))
+		}
+	}
 	post := &chain{name: "postrouting", level: levelBase, hook: hookPostrouting}
 	protos := map[uint8]bool{}
 	for _, r := range p.Routes {
@@ -198,30 +207,24 @@ func source(post *chain, r *plan.Route, number uint16, ports config.Ports) {
 func (x *part) build() {
 	r := x.route
 	proto := protoOf(r)
-	head := &chain{name: chainOf(r.Name), level: levelRoute}
+	head := &chain{name: chainOf(r.Name), level: levelRoute, comment: numberComment(x.number)}
 	x.allow(head, r, proto)
 	if r.MaxConnections > 0 {
 		// Without an answer the client tries again by itself: that is its place in
-		// the queue.
-		head.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
+		// the queue. The limit counts in its rule; so it has a chain of its own, that
+		// is not written anew when anything else changes.
+		only := &chain{name: limitOf(r.Name)}
+		only.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
+		x.chains = append(x.chains, only)
+		head.add(verdict(expr.VerdictJump, only.name))
 	}
 	x.count(chainOf(r.Name))
-	events := tell(eventsEndsText, eventsEnds)
+	events := tell(eventsEnds)
 	if x.log {
-		events = tell(eventsAllText, eventsAll)
+		events = tell(eventsAll)
 	}
 	head.add(countIn(chainOf(r.Name)), setMark(routeMark(x.number)), events)
-	servers := head
-	if r.MaxConnections > 0 {
-		// The limit counts in its rule, and a chain is written anew when its
-		// servers change.
-		servers = &chain{name: serversOf(r.Name)}
-		head.add(verdict(expr.VerdictGoto, servers.name))
-	}
-	x.servers(servers, r, proto)
-	if servers != head {
-		x.chains = append(x.chains, servers)
-	}
+	x.servers(head, r, proto)
 	x.chains = append(x.chains, head)
 	for _, l := range r.Listen {
 		x.listen(l, proto, head.name)
@@ -300,4 +303,16 @@ func (x *part) count(name string) {
 		x.counted[name] = true
 		x.counters = append(x.counters, name)
 	}
+}
+
+// numberComment stands at a route's chain, for the next process and for people.
+func numberComment(number uint16) string { return fmt.Sprintf("ct mark 0x%08x", routeMark(number)) }
+
+// numberIn reads it back.
+func numberIn(comment string) (uint16, bool) {
+	var mark uint32
+	if _, err := fmt.Sscanf(comment, "ct mark 0x%08x", &mark); err != nil || mark&markOursBits != markOurs {
+		return 0, false
+	}
+	return routeOf(mark), true
 }

@@ -18,6 +18,15 @@ type choice struct {
 	weight int
 }
 
+// chain is the name of the chain that leads there.
+func (c choice) chain(r *plan.Route) string {
+	name := endpointName(r.Name, c.addr)
+	if c.shift != 0 {
+		name += "_" + shiftText(c.shift)
+	}
+	return name
+}
+
 // choices are the endpoints of a family that get new connections: those that
 // are up, and backups when none else is.
 func choices(r *plan.Route, f family) []choice {
@@ -53,6 +62,7 @@ func (x *part) servers(c *chain, r *plan.Route, proto uint8) {
 	}
 	came := listensTo(r)
 	refused := withoutServer(r.Name)
+	x.count(refused) // always: a counter that goes would come back at 0
 	for _, f := range came {
 		all := choices(r, f)
 		if len(all) == 0 {
@@ -147,11 +157,11 @@ func (x *part) bySource(c *chain, r *plan.Route, f family, all []choice, proto u
 	vmap := &set{key: []datatype{typeInteger}, data: &typeVerdict}
 	for i := range buckets {
 		best := slices.MaxFunc(all, func(x, y choice) int { return cmp.Compare(score(i, x), score(i, y)) })
-		to := endpointName(r.Name, best.addr)
+		to := best.chain(r)
 		vmap.add(fmt.Sprint(i), element{key: native(uint32(i)), chain: to, text: "goto " + to})
 	}
 	for _, e := range all {
-		to := &chain{name: endpointName(r.Name, e.addr)}
+		to := &chain{name: e.chain(r)}
 		if slices.ContainsFunc(x.chains, func(c *chain) bool { return c.name == to.name }) {
 			continue // the same address behind two names
 		}

@@ -57,18 +57,21 @@ type Engine struct {
 	ours    func(plan.Mode, plan.Listen) bool
 	early   bool
 	gauge   gauge
-	done    chan struct{} // closed by Close
+	rests   map[conntrack.Tuple]rest // of connections with an idle_timeout; of watch alone
+	done    chan struct{}            // closed by Close
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
 	lock     net.Listener
 	settings host.Sysctls
-	plan     *plan.Plan // as applied
-	table    table
-	now      *inForce // nil: the kernel's table is not ours yet
-	numbers  map[string]uint16
-	pending  []engine.Pending
-	told     map[string]bool // conflicts that were logged
+	plan     *plan.Plan // as applied; nil: nothing was, and nothing is ours to remove
+	// inherited tells that there was a table before the first Apply.
+	inherited bool
+	table     table
+	now       *inForce // nil: the kernel's table is not ours yet
+	numbers   map[string]uint16
+	pending   []engine.Pending
+	told      map[string]bool // conflicts that were logged
 }
 
 // New makes an engine that forwards nothing yet. It fails where this kernel or
@@ -144,9 +147,6 @@ func (e *Engine) release() (err error) {
 func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.now == nil && len(p.Routes) == 0 {
-		return engine.Change{}, nil // nothing to do, and nothing to prepare for it
-	}
 	if err := e.alone(); err != nil {
 		return engine.Change{}, err
 	}
@@ -155,28 +155,40 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	if err != nil {
 		return engine.Change{}, err
 	}
-	if err := e.set(ready); err != nil {
+	first := e.plan == nil
+	if first {
+		if e.inherited, err = e.kernel.present(); err != nil {
+			return engine.Change{}, err
+		}
+		if err := e.kernel.commit(anchor()); err != nil {
+			e.once("live connections may be reset when somebody else flushes all rules: " + err.Error())
+		}
+	}
+	if err = e.set(ready); err == nil {
+		err = e.write(ready)
+	}
+	if err != nil {
+		if first && !e.inherited {
+			err = errors.Join(err, e.putSettingsBack())
+		}
 		return engine.Change{}, err
 	}
-	change := compareListeners(had, listenersOf(ready))
-	change.Pending = pending
-	first := e.now == nil
-	if err := e.write(ready); err != nil {
-		return engine.Change{}, err
-	}
-	before := e.plan
+	before, followed := e.plan, e.tracker.logs
 	e.plan, e.pending = ready, pending
 	e.tracker.use(ready, e.numbers, e.logs())
-	if first {
+	if first || e.tracker.logs && !followed {
 		err := e.flows.Dump(markOurs, markOursBits, e.tracker.adopt)
 		if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
 			e.log.Error("reading the connection table", "error", err)
 		}
 	}
+	change := compareListeners(had, listenersOf(ready))
+	change.Pending = pending
 	if len(change.Added) > 0 {
 		e.look(ready)
 	}
 	e.cut(before, ready)
+	e.renewUDP(ready)
 	return change, nil
 }
 
@@ -196,7 +208,11 @@ func (e *Engine) alone() (err error) {
 
 // set makes the kernel forward at all.
 func (e *Engine) set(p *plan.Plan) error {
+	if len(p.Routes) == 0 {
+		return nil
+	}
 	wanted := host.NAT{HalfClosed: halfClosed(p), Flows: wantedFlows}
+	named := false // IPv6 is only among the addresses of a name
 	for _, r := range p.Routes {
 		for _, l := range r.Listen {
 			if l.Interface != "" {
@@ -205,17 +221,50 @@ func (e *Engine) set(p *plan.Plan) error {
 			wanted.IPv6 = wanted.IPv6 || l.Addr.Is6()
 		}
 		for _, s := range r.Servers {
+			_, literal := s.Literal()
 			for _, a := range s.Endpoints {
-				wanted.IPv6 = wanted.IPv6 || a.Addr.Is6()
+				wanted.IPv6 = wanted.IPv6 || a.Addr.Is6() && literal
+				named = named || a.Addr.Is6() && !literal
 			}
 		}
 	}
+	if named && !wanted.IPv6 {
+		with := wanted
+		with.IPv6 = true
+		err := e.setAll(with)
+		if err == nil {
+			return nil
+		}
+		// A name's other addresses must not suffer from a host without IPv6.
+		e.once("IPv6 servers cannot be reached: " + err.Error())
+	}
+	return e.setAll(wanted)
+}
+
+func (e *Engine) setAll(wanted host.NAT) error {
 	changed, warnings, err := e.settings.Set(wanted.Sysctls())
 	for _, c := range changed {
 		e.log.Info("kernel setting changed", "sysctl", c)
 	}
 	for _, w := range warnings {
 		e.once(w.Error())
+	}
+	return err
+}
+
+// putSettingsBack leaves forwarding on where others have come to need it.
+func (e *Engine) putSettingsBack() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if used, err := host.Forwards(ctx); err != nil || used {
+		e.log.Warn("forwarding stays on, since there are other rules that may need it")
+		if err := e.settings.Leave("net/ipv4/", "net/ipv6/"); err != nil {
+			e.log.Warn(err.Error())
+		}
+	}
+	warnings, err := e.settings.Close()
+	if warnings != nil {
+		e.log.Warn(warnings.Error())
 	}
 	return err
 }
@@ -247,24 +296,53 @@ func (e *Engine) once(warning string) {
 // write makes the kernel's table that of p: the difference, or all of it when the
 // table is not known to be ours.
 func (e *Engine) write(p *plan.Plan) error {
-	numbers := number(p, e.numbers)
+	if e.now == nil {
+		if err := e.recall(); err != nil {
+			return err
+		}
+	}
+	numbers, err := number(p, e.numbers)
+	if err != nil {
+		return err
+	}
 	var b *batch
 	var next *inForce
 	if e.now != nil {
-		b, next = e.now.difference(e.table.makeRuleset(p, numbers, e.logs()))
+		b, next = e.now.difference(e.makeRuleset(p, numbers))
 	} else {
 		counters, err := e.kernel.counters()
 		if err != nil {
 			return err
 		}
 		e.table = table{} // what it keeps is the text alone
-		b, next = replace(e.table.makeRuleset(p, numbers, e.logs()), counters)
+		b, next = replace(e.makeRuleset(p, numbers), counters)
 	}
 	if err := e.commit(b); err != nil {
 		return err
 	}
 	e.numbers, e.now = numbers, next
 	next.settle()
+	return nil
+}
+
+func (e *Engine) makeRuleset(p *plan.Plan, numbers map[string]uint16) *ruleset {
+	closed := map[family]bool{ipv4: e.settings.Changed("net.ipv4.ip_forward"), ipv6: e.settings.Changed("net.ipv6.conf.all.forwarding")}
+	return e.table.makeRuleset(p, numbers, e.logs(), closed)
+}
+
+// recall finds the numbers that routes have in a table of a predecessor, since
+// its connections bear them.
+func (e *Engine) recall() error {
+	known, err := e.kernel.numbers()
+	if err != nil {
+		return err
+	}
+	for name, n := range known {
+		if _, has := e.numbers[name]; !has {
+			e.numbers[name] = n
+			e.tracker.name(n, name)
+		}
+	}
 	return nil
 }
 
@@ -312,7 +390,7 @@ func (e *Engine) restore(who string) {
 		counters = e.gauge.lastCounters()
 	}
 	e.table = table{} // what it keeps is the text alone
-	b, next := replace(e.table.makeRuleset(e.plan, e.numbers, e.logs()), counters)
+	b, next := replace(e.makeRuleset(e.plan, e.numbers), counters)
 	if err = errors.Join(err, e.kernel.commit(b)); err != nil {
 		e.log.Error("the rules in the kernel were changed by somebody else, and cannot be put back", "who", who, "error", err)
 		return
@@ -351,10 +429,11 @@ func (e *Engine) look(p *plan.Plan) {
 func (e *Engine) Close() error {
 	close(e.done)
 	e.mu.Lock()
-	keep := e.plan != nil && e.plan.NFT.Keep
+	applied := e.plan != nil
+	keep := applied && e.plan.NFT.Keep
 	e.mu.Unlock()
 	var err error
-	if !keep {
+	if applied && !keep {
 		err = e.remove()
 	}
 	return errors.Join(err, e.release())
@@ -365,21 +444,14 @@ func (e *Engine) remove() (err error) {
 	e.guard.ignore()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.now != nil {
-		stop := e.plan.WithoutListeners()
-		err = e.write(stop) // nothing new
-		e.end(engine.Stopped, func(*conntrack.Flow) bool { return true })
-		e.tracker.settle(closeTime)
-		b := &batch{}
-		b.deleteTable()
-		err = errors.Join(err, e.kernel.commit(b))
-		e.now = nil
-	}
-	warnings, failed := e.settings.Close()
-	if warnings != nil {
-		e.log.Warn(warnings.Error())
-	}
-	return errors.Join(err, failed)
+	err = e.write(e.plan.WithoutListeners()) // nothing new
+	e.end(engine.Stopped, func(*conntrack.Flow) bool { return true })
+	e.tracker.settle(closeTime)
+	b := &batch{}
+	b.addTable() // it may be gone
+	b.deleteTable()
+	err = errors.Join(err, e.kernel.commit(b))
+	return errors.Join(err, e.putSettingsBack())
 }
 
 // closeTime is how long Close waits for the kernel to tell of the connections

@@ -3,7 +3,10 @@ package nft
 import (
 	"errors"
 	"net"
+	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"midspan/internal/conntrack"
 	"midspan/internal/engine"
@@ -39,7 +42,7 @@ func (e *Engine) resync() {
 func (e *Engine) end(why engine.Reason, f func(*conntrack.Flow) bool) (n int) {
 	var picked []conntrack.Flow
 	err := e.flows.Dump(markOurs, markOursBits, func(flow *conntrack.Flow) {
-		if !over(flow) && f(flow) {
+		if !over(flow) && flow.Status&conntrack.DstNAT != 0 && f(flow) {
 			picked = append(picked, *flow)
 		}
 	})
@@ -56,7 +59,7 @@ func (e *Engine) end(why engine.Reason, f func(*conntrack.Flow) bool) (n int) {
 
 // reset cuts a connection on both legs and tells whether it was there.
 func (e *Engine) reset(f *conntrack.Flow, why engine.Reason) bool {
-	e.tracker.doom(f, why)
+	undo := e.tracker.doom(f, why)
 	var err error
 	if f.Orig.Proto == tcp {
 		err = e.flows.Reset(f)
@@ -64,9 +67,18 @@ func (e *Engine) reset(f *conntrack.Flow, why engine.Reason) bool {
 		err = e.flows.Delete(f)
 	}
 	if err != nil && !errors.Is(err, conntrack.ErrNotFound) {
-		e.log.Warn("a connection could not be reset at both ends", "client", f.Orig.Src, "server", f.Reply.Src, "error", err)
+		e.mu.Lock()
+		e.once("connections cannot be reset at both ends at once, only when they next send: " + err.Error())
+		e.mu.Unlock()
+		// Without its entry, what either end sends is answered with a reset.
+		if err = e.flows.Delete(f); err == nil || errors.Is(err, conntrack.ErrNotFound) {
+			return true // the entry may have gone before
+		}
 	}
-	return !errors.Is(err, conntrack.ErrNotFound)
+	if err != nil {
+		undo()
+	}
+	return err == nil
 }
 
 // Kill implements engine.Engine.
@@ -122,7 +134,14 @@ func (e *Engine) watch() {
 	}
 }
 
-// idle cuts connections that have been silent for their route's idle_timeout.
+// rest is since when a connection has had no packet.
+type rest struct {
+	packets uint64
+	since   time.Time
+}
+
+// idle cuts connections that have been silent for their route's idle_timeout. It
+// looks at what was counted: the kernel's own timeouts can be changed by anybody.
 func (e *Engine) idle() {
 	e.mu.Lock()
 	limits := map[uint16]time.Duration{}
@@ -134,10 +153,67 @@ func (e *Engine) idle() {
 		}
 	}
 	e.mu.Unlock()
-	if len(limits) > 0 {
-		e.end(engine.IdleTimeout, func(f *conntrack.Flow) bool {
-			limit, has := limits[routeOf(f.Mark)]
-			return has && e.gauge.idle(f) >= limit
-		})
+	if len(limits) == 0 {
+		e.rests = nil
+		return
+	}
+	now, rests := time.Now(), map[conntrack.Tuple]rest{}
+	e.end(engine.IdleTimeout, func(f *conntrack.Flow) bool {
+		limit, has := limits[routeOf(f.Mark)]
+		if !has {
+			return false
+		}
+		r := rest{f.Up.Packets + f.Down.Packets, now}
+		if before, known := e.rests[f.Orig]; known && before.packets == r.packets && r.packets > 0 {
+			r.since = before.since
+		}
+		rests[f.Orig] = r
+		return now.Sub(r.since) >= limit
+	})
+	e.rests = rests
+}
+
+// renewUDP makes the kernel forget flows of UDP that lead elsewhere than the
+// rules do now: those that began before their route had a rule, or whose server is
+// up no more. A client that goes on sending would keep them for ever, and UDP has
+// no connection to spare.
+func (e *Engine) renewUDP(p *plan.Plan) {
+	up := map[uint16]*reachable{}
+	var listens []plan.Listen
+	all := usable(p)
+	for _, r := range p.Routes {
+		if r.Mode == plan.UDP {
+			up[e.numbers[r.Name]] = all[r.Name]
+			listens = append(listens, r.Listen...)
+		}
+	}
+	if len(up) == 0 {
+		return
+	}
+	own := ownAddresses()
+	var stale []conntrack.Flow
+	err := e.flows.Dump(0, 0, func(f *conntrack.Flow) {
+		if f.Orig.Proto != unix.IPPROTO_UDP {
+			return
+		}
+		if f.Mark&markOursBits == markOurs {
+			r := up[routeOf(f.Mark)]
+			if r != nil && !r.up[f.Reply.Src] && !r.up[anyPort(f.Reply.Src)] {
+				stale = append(stale, *f)
+			}
+			return
+		}
+		port := f.Orig.Dst.Port()
+		if slices.ContainsFunc(listens, func(l plan.Listen) bool {
+			return l.From <= port && port <= l.To && (!l.Addr.IsValid() || l.Addr.IsUnspecified() || l.Addr == f.Orig.Dst.Addr())
+		}) && own[f.Orig.Dst.Addr()] {
+			stale = append(stale, *f)
+		}
+	})
+	if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
+		e.log.Warn("reading the connection table", "error", err)
+	}
+	for i := range stale {
+		_ = e.flows.Delete(&stale[i]) // it is gone, or tried again at the next Apply
 	}
 }

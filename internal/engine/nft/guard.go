@@ -80,21 +80,43 @@ func (g *guard) close() error { return g.file.Close() }
 // ignore makes it blind, for the end.
 func (g *guard) ignore() { g.ignored.Store(true) }
 
-// restoreWait gives whoever changes rules the time to finish, and keeps two
-// programs that both put their rules back from doing nothing else.
-const restoreWait = 50 * time.Millisecond
+// Without the rules connections are in danger, so they are put back at once. Two
+// programs that both put theirs back must not do nothing else: each time soon
+// after another one waits for longer.
+const (
+	leastWait = 50 * time.Millisecond
+	mostWait  = 5 * time.Second
+	calm      = 10 * time.Second // after so long it is a first time again
+)
+
+// backOff is the wait before a restore.
+type backOff struct {
+	last time.Time
+	wait time.Duration
+}
+
+func (b *backOff) pause() {
+	if time.Since(b.last) > calm {
+		b.wait = 0
+	} else {
+		time.Sleep(b.wait)
+		b.wait = min(max(leastWait, 2*b.wait), mostWait)
+	}
+	b.last = time.Now()
+}
 
 // run calls restore after changes by others, until close.
 func (g *guard) run(restore func(who string)) {
 	buf := make([]byte, 64<<10)
 	foreign := false
+	var wait backOff
 	for {
 		n, err := g.read(buf)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			// It was lost what was changed.
 			foreign = false
-			time.Sleep(restoreWait)
+			wait.pause()
 			if !g.ignored.Load() {
 				restore("unknown")
 			}
@@ -108,7 +130,7 @@ func (g *guard) run(restore func(who string)) {
 				foreign = foreign || ofOurs(m)
 			} else if foreign {
 				foreign = false
-				time.Sleep(restoreWait)
+				wait.pause()
 				if !g.ignored.Load() {
 					restore(committer(m))
 				}

@@ -135,38 +135,88 @@ type counted struct{ packets, bytes uint64 }
 
 // counters are the named counters of our table; none where there is no table.
 func (k *kernel) counters() (map[string]counted, error) {
+	all := map[string]counted{}
+	err := k.dump(unix.NFT_MSG_GETOBJ, func(b *batch) {
+		b.string(unix.NFTA_OBJ_TABLE, tableName)
+		b.number(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	}, func(attrs []byte) {
+		name, c := counterIn(attrs)
+		all[name] = c
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the counters: %w", err)
+	}
+	return all, nil
+}
+
+// present tells whether there is a table of ours.
+func (k *kernel) present() (bool, error) {
+	found := false
+	err := k.dump(unix.NFT_MSG_GETTABLE, func(*batch) {}, func(attrs []byte) {
+		found = found || textOf(attrs, unix.NFTA_TABLE_NAME) == tableName
+	})
+	if err != nil {
+		return false, fmt.Errorf("read the tables: %w", err)
+	}
+	return found, nil
+}
+
+// numbers are those of the routes that our table has.
+func (k *kernel) numbers() (map[string]uint16, error) {
+	all := map[string]uint16{}
+	err := k.dump(unix.NFT_MSG_GETCHAIN, func(*batch) {}, func(attrs []byte) {
+		name, ok := strings.CutPrefix(textOf(attrs, unix.NFTA_CHAIN_NAME), chainOf(""))
+		comment := attribute(attrs, chainUserData)
+		if ok && textOf(attrs, unix.NFTA_CHAIN_TABLE) == tableName && len(comment) > 2 && comment[0] == chainComment {
+			if n, ok := numberIn(strings.TrimRight(string(comment[2:]), "\x00")); ok {
+				all[name] = n
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the chains: %w", err)
+	}
+	return all, nil
+}
+
+// dump asks for a list of things of the family inet and calls f with the
+// attributes of each. That there is no table is an empty list.
+func (k *kernel) dump(kind uint16, about func(*batch), f func(attrs []byte)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ask := batch{}
-	ask.message(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP, subject{}, func() {
-		ask.string(unix.NFTA_OBJ_TABLE, tableName)
-		ask.number(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-	})
+	ask := &batch{}
+	ask.message(kind, unix.NLM_F_DUMP, subject{}, func() { about(ask) })
 	if err := k.send(ask.data); err != nil {
-		return nil, err
+		return err
 	}
-	all := map[string]counted{}
 	for {
 		n, err := unix.Read(k.socket, k.in)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("read the counters: %w", err)
+			return err
 		}
 		for m := range messages(k.in[:n]) {
-			switch kind := binary.NativeEndian.Uint16(m[4:]); {
-			case kind == unix.NLMSG_DONE:
-				return all, nil
-			case kind == unix.NLMSG_ERROR:
-				code := -int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:]))
-				return nil, fmt.Errorf("read the counters: %w", unix.Errno(code))
-			case kind&0xff == unix.NFT_MSG_NEWOBJ:
-				name, c := counterIn(m[unix.SizeofNlMsghdr+4:])
-				all[name] = c
+			switch kind := binary.NativeEndian.Uint16(m[4:]); kind {
+			case unix.NLMSG_DONE:
+				return nil
+			case unix.NLMSG_ERROR:
+				code := unix.Errno(-int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:])))
+				if code == unix.ENOENT {
+					return nil
+				}
+				return code
+			default:
+				f(m[unix.SizeofNlMsghdr+4:])
 			}
 		}
 	}
+}
+
+// textOf is an attribute that is a string.
+func textOf(attrs []byte, kind uint16) string {
+	return strings.TrimRight(string(attribute(attrs, kind)), "\x00")
 }
 
 func counterIn(attrs []byte) (name string, c counted) {
@@ -179,7 +229,7 @@ func counterIn(attrs []byte) (name string, c counted) {
 	value := attribute(attrs, unix.NFTA_OBJ_DATA)
 	c.packets = number(attribute(value, unix.NFTA_COUNTER_PACKETS))
 	c.bytes = number(attribute(value, unix.NFTA_COUNTER_BYTES))
-	return strings.TrimRight(string(attribute(attrs, unix.NFTA_OBJ_NAME)), "\x00"), c
+	return textOf(attrs, unix.NFTA_OBJ_NAME), c
 }
 
 // messages are the netlink messages in what was read, each with its header of 16

@@ -14,18 +14,25 @@ import (
 )
 
 // number gives every route a number for the mark of its connections. A route
-// keeps the one it has; a new one gets it from its name, so that the next process
-// finds the connections of this one.
-func number(p *plan.Plan, old map[string]uint16) map[string]uint16 {
-	next := map[string]uint16{}
-	taken := map[uint16]bool{0: true}
-	for _, r := range p.Routes {
-		if n, has := old[r.Name]; has {
-			next[r.Name], taken[n] = n, true
+// keeps the one it has, and what it had is not given to another one soon: its
+// connections may live. A new one gets it from its name.
+func number(p *plan.Plan, old map[string]uint16) (map[string]uint16, error) {
+	const most = 1 << 15
+	if len(p.Routes) > most {
+		return nil, fmt.Errorf("%d routes of engine nft are more than the %d that connections can be told apart by", len(p.Routes), most)
+	}
+	next := maps.Clone(old)
+	if next == nil || len(old)+len(p.Routes) > most { // enough is remembered of what is gone
+		next = map[string]uint16{}
+		for _, r := range p.Routes {
+			if n, has := old[r.Name]; has {
+				next[r.Name] = n
+			}
 		}
 	}
-	for _, n := range old {
-		taken[n] = true // its connections may live
+	taken := map[uint16]bool{0: true}
+	for _, n := range next {
+		taken[n] = true
 	}
 	for _, r := range p.Routes {
 		if _, has := next[r.Name]; has {
@@ -39,14 +46,7 @@ func number(p *plan.Plan, old map[string]uint16) map[string]uint16 {
 		}
 		next[r.Name], taken[n] = n, true
 	}
-	if len(next) < 1<<15 { // else numbers would run out
-		for name, n := range old {
-			if _, has := next[name]; !has {
-				next[name] = n
-			}
-		}
-	}
-	return next
+	return next, nil
 }
 
 // place is a listener as users see it.
@@ -125,7 +125,12 @@ func (e *Engine) available(p *plan.Plan, had map[place]bool) (*plan.Plan, []engi
 	return &ready, pending, nil
 }
 
+// heldBy is an error when another process listens on the port of l. Sockets of
+// UDP clients look like listeners, so of a range nothing can be said.
 func heldBy(holders func(string, netip.AddrPort) host.Holder, r *plan.Route, l plan.Listen) error {
+	if r.Mode == plan.UDP && l.From != l.To {
+		return nil
+	}
 	for port := int(l.From); port <= int(l.To); port++ {
 		at := netip.AddrPortFrom(l.Addr, uint16(port))
 		if h := holders(string(r.Mode), at); h != (host.Holder{}) {

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -86,6 +87,7 @@ func (g *gauge) due() bool {
 		return false
 	}
 	g.looked = time.Now()
+	maps.DeleteFunc(g.levels, func(_ string, l level) bool { return time.Since(l.at) > warnEvery })
 	return true
 }
 

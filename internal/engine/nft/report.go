@@ -54,6 +54,7 @@ type gauge struct {
 	at       time.Time // of the counters
 	took     time.Duration
 	timeouts map[conntrack.State]time.Duration
+	timed    time.Time        // when they were read
 	levels   map[string]level // of pressure, by what
 	looked   time.Time        // when they were read
 }
@@ -81,8 +82,8 @@ func (g *gauge) read(k *kernel) map[string]counted {
 func (g *gauge) idle(f *conntrack.Flow) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.timeouts == nil {
-		g.timeouts = readTimeouts()
+	if time.Since(g.timed) > watchEvery {
+		g.timeouts, g.timed = readTimeouts(), time.Now()
 	}
 	full := g.timeouts[f.State]
 	if short := g.timeouts[stateUnanswered]; f.State == conntrack.Established && f.Timeout <= short {
@@ -159,8 +160,8 @@ func (e *Engine) Status() engine.Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n, s := range routes {
-		if r := t.route(n, ""); r.plan == nil && s.active > 0 {
-			status.Routes = append(status.Routes, engine.RouteStatus{Name: r.name, Removed: true, Listening: []string{}, Counters: r.counters(s, counters)})
+		if r := t.route(n, ""); r.plan == nil && s.active > 0 && e.plan != nil {
+			status.Routes = append(status.Routes, engine.RouteStatus{Name: r.name, Removed: true, Outlives: e.plan.NFT.Keep, Listening: []string{}, Counters: r.counters(s, counters)})
 		}
 		status.Connections += s.active
 	}
@@ -181,6 +182,9 @@ func (r *route) counters(s *sum, kernel map[string]counted) engine.Counters {
 	if s != nil {
 		c.Active, c.BytesUp, c.BytesDown = s.active, c.BytesUp+s.up, c.BytesDown+s.down
 	}
+	// The table is read while connections end.
+	r.most[0], r.most[1] = max(r.most[0], c.BytesUp), max(r.most[1], c.BytesDown)
+	c.BytesUp, c.BytesDown = r.most[0], r.most[1]
 	for why, n := range r.ended {
 		c.Ended[why] = n
 	}
@@ -195,7 +199,7 @@ func (r *route) counters(s *sum, kernel map[string]counted) engine.Counters {
 }
 
 func (e *Engine) routeStatus(p *plan.Route, r *route, s *sum, endpoints map[netip.AddrPort]*sum, kernel map[string]counted) engine.RouteStatus {
-	status := engine.RouteStatus{Name: p.Name, Listening: []string{}, Endpoints: []engine.EndpointStatus{}, Counters: r.counters(s, kernel)}
+	status := engine.RouteStatus{Name: p.Name, Outlives: e.plan.NFT.Keep, Listening: []string{}, Endpoints: []engine.EndpointStatus{}, Counters: r.counters(s, kernel)}
 	for _, l := range p.Listen {
 		status.Listening = append(status.Listening, l.String())
 	}

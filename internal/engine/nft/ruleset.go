@@ -18,10 +18,11 @@ type ruleset struct {
 
 // chain is a list of rules, and of a base chain where it hangs.
 type chain struct {
-	name  string
-	level int // nft knows a chain only after it was declared, so those come first that others lead to
-	hook  *hook
-	rules []rule
+	name    string
+	level   int // nft knows a chain only after it was declared, so those come first that others lead to
+	comment string
+	hook    *hook
+	rules   []rule
 }
 
 // The levels of chains.
@@ -65,6 +66,9 @@ func (c *chain) settle() {
 func (c *chain) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tchain %s {\n", c.name)
+	if c.comment != "" {
+		fmt.Fprintf(&b, "\t\tcomment %q\n", c.comment)
+	}
 	if h := c.hook; h != nil {
 		fmt.Fprintf(&b, "\t\ttype %s hook %s priority %d; policy accept;\n", h.kind, h.name, h.priority)
 	}

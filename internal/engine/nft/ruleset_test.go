@@ -101,7 +101,17 @@ func listed(t testing.TB) string {
 }
 
 func rulesOf(p *plan.Plan) *ruleset {
-	return new(table).makeRuleset(p, number(p, nil), true)
+	return new(table).makeRuleset(p, mustNumber(p, nil), true, everything)
+}
+
+var everything = map[family]bool{ipv4: true, ipv6: true}
+
+func mustNumber(p *plan.Plan, old map[string]uint16) map[string]uint16 {
+	n, err := number(p, old)
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 // TestTextIsWhatTheKernelHas: what is printed, read by nft, is what is written
@@ -116,7 +126,11 @@ func TestTextIsWhatTheKernelHas(t *testing.T) {
 	}
 	ours := listed(t)
 	runNFT(t, "", "delete", "table", "inet", tableName)
-	runNFT(t, Text(p), "-f", "-")
+	text, err := Text(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runNFT(t, text, "-f", "-")
 	if theirs := listed(t); ours != theirs {
 		t.Errorf("over netlink:\n%s\nfrom the text:\n%s", ours, theirs)
 	}
@@ -189,8 +203,8 @@ func TestDifference(t *testing.T) {
 	var now *inForce
 	var tab table
 	for i, p := range steps {
-		numbers = number(p, numbers)
-		rules := tab.makeRuleset(p, numbers, i%2 == 0)
+		numbers = mustNumber(p, numbers)
+		rules := tab.makeRuleset(p, numbers, i%2 == 0, everything)
 		var b *batch
 		if now == nil {
 			b, now = replace(rules, nil)
@@ -200,11 +214,11 @@ func TestDifference(t *testing.T) {
 		if err := k.commit(b); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}
-		if again, _ := now.difference(tab.makeRuleset(p, numbers, i%2 == 0)); len(again.what) > 0 {
+		if again, _ := now.difference(tab.makeRuleset(p, numbers, i%2 == 0, everything)); len(again.what) > 0 {
 			t.Errorf("step %d again takes %d messages, about %s", i, len(again.what), again.what[0])
 		}
 		stepwise := listed(t)
-		fresh, _ := replace(new(table).makeRuleset(p, numbers, i%2 == 0), nil)
+		fresh, _ := replace(new(table).makeRuleset(p, numbers, i%2 == 0, everything), nil)
 		if err := k.commit(fresh); err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +265,7 @@ func TestRefusedRules(t *testing.T) {
 // TestNumbers: routes keep their numbers, new ones get free ones.
 func TestNumbers(t *testing.T) {
 	p := manyPlan(t)
-	first := number(p, nil)
+	first := mustNumber(p, nil)
 	seen := map[uint16]bool{}
 	for name, n := range first {
 		if n == 0 || seen[n] {
@@ -261,13 +275,13 @@ func TestNumbers(t *testing.T) {
 	}
 	few := *p
 	few.Routes = p.Routes[3:5]
-	next := number(&few, first)
+	next := mustNumber(&few, first)
 	for name, n := range next {
 		if first[name] != n {
 			t.Errorf("route %s had number %d and has %d", name, first[name], n)
 		}
 	}
-	if again := number(p, nil); again["plain"] != first["plain"] {
+	if again := mustNumber(p, nil); again["plain"] != first["plain"] {
 		t.Error("another process gives other numbers")
 	}
 	if m := routeMark(0xfffe); routeOf(m) != 0xfffe || m&markOursBits != markOurs {

@@ -159,6 +159,24 @@ func marked(value, of uint32) term {
 	}}
 }
 
+func notMarked(value, of uint32) term {
+	t := marked(value, of)
+	t.text = strings.Replace(t.text, "==", "!=", 1)
+	t.exprs[len(t.exprs)-1] = compare(expr.CmpOpNeq, native(value))
+	return t
+}
+
+// beginning matches packets that belong to no connection that was let through
+// before.
+func beginning() term {
+	const bits = expr.CtStateBitNEW | expr.CtStateBitINVALID | expr.CtStateBitUNTRACKED
+	return term{text: "ct state & (invalid | new | untracked) != 0", exprs: []any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
+		mask(native(bits), native(0)),
+		compare(expr.CmpOpNeq, native(0)),
+	}}
+}
+
 func addMark(bit uint32) term {
 	return term{text: fmt.Sprintf("ct mark set ct mark | 0x%08x", bit), exprs: []any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: reg1},
@@ -183,9 +201,10 @@ func from(d direction) term {
 }
 
 // tell limits the events that the kernel makes of a flow (IPCT_* are the bits,
-// linux/netfilter/nf_conntrack_common.h).
-func tell(text string, bits uint32) term {
-	return term{text: "ct event set " + text, exprs: []any{
+// linux/netfilter/nf_conntrack_common.h). It is a number in the text, since nft
+// does not read all of the words that it writes.
+func tell(bits uint32) term {
+	return term{text: fmt.Sprintf("ct event set 0x%x", bits), exprs: []any{
 		toRegister(reg1, native(bits)),
 		&expr.Ct{Key: expr.CtKeyEVENTMASK, Register: reg1, SourceRegister: true},
 	}}

@@ -22,7 +22,8 @@ type tracker struct {
 
 	mu     sync.Mutex // guards what follows
 	routes map[uint16]*route
-	lives  map[conntrack.Tuple]*life // not ended, by the client's side; only while records are wanted
+	lives  map[conntrack.Tuple]*life         // not ended, by the client's side; only while records are wanted
+	dooms  map[conntrack.Tuple]engine.Reason // why we have cut connections that are no lives
 	active int
 	logs   bool
 }
@@ -33,7 +34,8 @@ type route struct {
 	plan      *plan.Route // nil: removed
 	active    int
 	ended     map[engine.Reason]uint64
-	up, down  uint64 // bytes of connections that the kernel has forgotten
+	up, down  uint64    // bytes of connections that the kernel has forgotten
+	most      [2]uint64 // the highest sums that were shown: a counter never falls
 	endpoints map[netip.AddrPort]*endpoint
 }
 
@@ -54,12 +56,12 @@ type life struct {
 	connected time.Time // zero: not yet
 	endpoint  netip.AddrPort
 	server    string
-	half      bool          // one side has ended
-	doomed    engine.Reason // why we have cut it
+	last      conntrack.State // the furthest it got
+	doomed    engine.Reason   // why we have cut it
 }
 
 func newTracker(flows *conntrack.Conn, hooks engine.Hooks) *tracker {
-	return &tracker{flows: flows, hooks: hooks, routes: map[uint16]*route{}, lives: map[conntrack.Tuple]*life{}}
+	return &tracker{flows: flows, hooks: hooks, routes: map[uint16]*route{}, lives: map[conntrack.Tuple]*life{}, dooms: map[conntrack.Tuple]engine.Reason{}}
 }
 
 // use makes p the plan whose routes and servers are named.
@@ -80,7 +82,27 @@ func (t *tracker) use(p *plan.Plan, numbers map[string]uint16, logs bool) {
 				x.endpoint(netip.AddrPortFrom(e.Addr, s.Port)).server = s.Name
 			}
 		}
+		x.forget()
 	}
+}
+
+// forget drops the endpoints that are of the past: names change their addresses
+// for as long as the daemon lives.
+func (r *route) forget() {
+	here := map[netip.AddrPort]bool{}
+	for _, s := range r.plan.Servers {
+		for _, e := range s.Endpoints {
+			here[netip.AddrPortFrom(e.Addr, s.Port)] = true
+		}
+	}
+	maps.DeleteFunc(r.endpoints, func(a netip.AddrPort, e *endpoint) bool { return !here[a] && e.active == 0 })
+}
+
+// name is the name of a route that only its connections know.
+func (t *tracker) name(number uint16, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.route(number, name)
 }
 
 func (t *tracker) route(number uint16, name string) *route {
@@ -109,20 +131,24 @@ func (r *route) endpoint(a netip.AddrPort) *endpoint {
 
 // over tells whether both ends are done with a connection that is still tracked.
 func over(f *conntrack.Flow) bool {
-	return f.State == conntrack.TimeWait || f.State == conntrack.Close
+	return f.State == conntrack.TimeWait || f.State == conntrack.Close || f.Mark&(markClientRst|markServerRst) != 0
 }
 
 // event takes in what the kernel tells of a connection.
 func (t *tracker) event(ev conntrack.Event, f *conntrack.Flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if f.Status != 0 && f.Status&conntrack.DstNAT == 0 {
+		return // somebody else's mark
+	}
 	r := t.route(routeOf(f.Mark), "")
 	l := t.lives[f.Orig]
 	if l != nil && l.id != f.ID {
 		if ev == conntrack.Destroy {
 			l = nil // the end of an older one with the same addresses
 		} else {
-			t.finish(l, f, engine.LostClient) // the kernel has made a new one in its place
+			// The kernel has made a new one in its place.
+			t.finish(l, &conntrack.Flow{ID: l.id, Orig: f.Orig, Reply: conntrack.Tuple{Src: l.endpoint}}, engine.LostClient)
 			l = nil
 		}
 	}
@@ -144,14 +170,18 @@ func (t *tracker) event(ev conntrack.Event, f *conntrack.Flow) {
 
 // quiet counts the end of a connection whose life was not followed.
 func (t *tracker) quiet(r *route, f *conntrack.Flow) {
-	why := reasonOf(f, f.State != conntrack.SynSent && f.State != conntrack.SynRecv, f.State)
-	if f.Status&conntrack.Assured == 0 && f.Orig.Proto == unix.IPPROTO_TCP && why == engine.ResetByServer {
-		why = engine.ConnectFailed
+	why, doomed := t.dooms[f.Orig]
+	if doomed {
+		delete(t.dooms, f.Orig)
+	} else {
+		// What is not assured had no third packet from the client.
+		why = reasonOf(f, f.Status&conntrack.Assured != 0, f.State)
 	}
 	r.ended[why]++
-	if why == engine.ConnectFailed {
+	switch {
+	case why == engine.ConnectFailed:
 		t.failed(r, f)
-	} else {
+	case f.Status&conntrack.Assured != 0:
 		t.worked(r, f)
 	}
 }
@@ -188,6 +218,9 @@ func (t *tracker) advance(l *life, ev conntrack.Event, f *conntrack.Flow) {
 	if f.Orig.Proto != unix.IPPROTO_TCP {
 		established = f.Status&conntrack.SeenReply != 0
 	}
+	if l.last = max(l.last, f.State); f.State == 0 {
+		f.State = l.last // the last event may not say
+	}
 	if established && l.connected.IsZero() {
 		l.connected = time.Now()
 		t.worked(l.route, f)
@@ -195,7 +228,6 @@ func (t *tracker) advance(l *life, ev conntrack.Event, f *conntrack.Flow) {
 			t.hooks.Record(t.record(l, f))
 		}
 	}
-	l.half = l.half || f.State == conntrack.FinWait || f.State == conntrack.CloseWait || f.State == conntrack.LastAck
 	if ev == conntrack.Destroy || over(f) {
 		why := l.doomed
 		if why == "" {
@@ -210,10 +242,12 @@ func reasonOf(f *conntrack.Flow, connected bool, last conntrack.State) engine.Re
 	switch {
 	case f.Orig.Proto != unix.IPPROTO_TCP:
 		return engine.IdleTimeout
-	case last == conntrack.Close && f.Mark&markReset != 0:
+	case f.Mark&markClientRst != 0:
 		return engine.ResetByClient
-	case last == conntrack.Close && connected:
+	case connected && (last == conntrack.Close || f.Mark&markServerRst != 0):
 		return engine.ResetByServer
+	case !connected && last == conntrack.SynRecv:
+		return engine.LostClient // the server has answered, and the client not
 	case !connected:
 		return engine.ConnectFailed
 	case (last == conntrack.TimeWait || last == conntrack.LastAck) && serverFirst(f):
@@ -264,10 +298,15 @@ func connectError(why engine.Reason, f *conntrack.Flow) string {
 	switch {
 	case why != engine.ConnectFailed:
 		return ""
-	case f.State == conntrack.Close:
+	case refused(f):
 		return errRefused.Error()
 	}
 	return errNoAnswer.Error()
+}
+
+// refused tells whether a connect that failed got an answer.
+func refused(f *conntrack.Flow) bool {
+	return f.State == conntrack.Close || f.Mark&markServerRst != 0
 }
 
 var (
@@ -279,7 +318,7 @@ var (
 func (t *tracker) failed(r *route, f *conntrack.Flow) {
 	e := r.endpoint(f.Reply.Src)
 	err := errNoAnswer
-	if f.State == conntrack.Close {
+	if refused(f) {
 		err = errRefused
 	}
 	e.failures++
@@ -339,7 +378,7 @@ func (t *tracker) resync() error {
 			switch {
 			case why != "":
 			case l.connected.IsZero():
-				why = engine.ConnectFailed
+				why = engine.LostClient // or the server; nothing is known
 			default:
 				why = engine.ClosedByClient // more likely than any other
 			}
@@ -349,14 +388,23 @@ func (t *tracker) resync() error {
 	return nil
 }
 
-// doom notes why a connection is about to be cut.
-func (t *tracker) doom(f *conntrack.Flow, why engine.Reason) {
+// doom notes why a connection is about to be cut; undo takes that back.
+func (t *tracker) doom(f *conntrack.Flow, why engine.Reason) (undo func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l := t.lives[f.Orig]; l != nil {
+	tuple := f.Orig
+	if l := t.lives[tuple]; l != nil {
 		l.doomed = why
 	} else if !t.logs {
-		t.route(routeOf(f.Mark), "").ended[why]++
+		t.dooms[tuple] = why
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if l := t.lives[tuple]; l != nil {
+			l.doomed = ""
+		}
+		delete(t.dooms, tuple)
 	}
 }
 

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -17,6 +18,7 @@ import (
 // longer than the rules. The kernel reports errors without being asked, so only
 // the last message asks. Expressions are the library's.
 type batch struct {
+	table string // that it is about; "": ours
 	data  []byte
 	what  []subject         // of each message, for errors
 	last  int               // where the last message begins
@@ -140,8 +142,11 @@ func (b *batch) counter(name string) {
 
 func (b *batch) addChain(c *chain) {
 	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, subject{kind: "chain", name: c.name}, func() {
-		b.string(unix.NFTA_CHAIN_TABLE, tableName)
+		b.string(unix.NFTA_CHAIN_TABLE, cmp.Or(b.table, tableName))
 		b.string(unix.NFTA_CHAIN_NAME, c.name)
+		if c.comment != "" {
+			b.attr(chainUserData, append([]byte{chainComment, byte(len(c.comment) + 1)}, c.comment+"\x00"...))
+		}
 		if h := c.hook; h != nil {
 			b.nest(unix.NFTA_CHAIN_HOOK, func() {
 				b.number(unix.NFTA_HOOK_HOOKNUM, h.number)
@@ -181,7 +186,7 @@ func (b *batch) addRules(c *chain) {
 		}
 		n = 0
 		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, subject{name: c.name, rule: r}, func() {
-			b.string(unix.NFTA_RULE_TABLE, tableName)
+			b.string(unix.NFTA_RULE_TABLE, cmp.Or(b.table, tableName))
 			b.string(unix.NFTA_RULE_CHAIN, c.name)
 			b.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
 				for _, t := range r {
@@ -222,7 +227,8 @@ func (b *batch) expression(e any, anonymous uint32) {
 	case masq:
 		b.string(unix.NFTA_EXPR_NAME, "masq")
 		b.nest(unix.NFTA_EXPR_DATA, func() {
-			b.number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY|unix.NF_NAT_RANGE_PROTO_SPECIFIED) // without the latter the ports are not looked at
+			// Without the second flag the ports are not looked at.
+			b.number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY|unix.NF_NAT_RANGE_PROTO_SPECIFIED)
 			b.number(unix.NFTA_MASQ_REG_PROTO_MIN, e.min)
 			b.number(unix.NFTA_MASQ_REG_PROTO_MAX, e.max)
 		})
@@ -328,7 +334,10 @@ func (b *batch) deleteSet(name string) {
 
 // Of linux/netfilter.h and linux/netfilter/nf_tables.h, and not in x/sys.
 const (
+	tableOwner    = 2    // NFT_TABLE_F_OWNER
 	verdictAccept = 1    // NF_ACCEPT
+	chainUserData = 12   // NFTA_CHAIN_USERDATA
+	chainComment  = 0    // NFTNL_UDATA_CHAIN_COMMENT, of libnftnl
 	setConcat     = 0x80 // NFT_SET_CONCAT
 	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
 	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
@@ -341,7 +350,7 @@ const (
 var hostOrder = append([]byte{0, 4}, native(1)...)
 
 // elementsAtOnce keeps the list of elements below the 64 KiB of an attribute.
-const elementsAtOnce = 400
+const elementsAtOnce = 200
 
 // addElements adds elements to a set: to a new one of this batch by its number,
 // to one that is in force with number 0.
@@ -409,4 +418,25 @@ func after(key []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// anchorName is a table of ours that does not lead anything anywhere. It belongs
+// to this process's socket, so that nobody else can flush or delete it. With it
+// the kernel keeps translating the addresses of live connections when somebody
+// flushes all rules, until ours are back; without, it would take the hooks out
+// with the last rule, and this host's TCP would reset what comes in.
+const anchorName = tableName + "_anchor"
+
+// anchor needs Linux 5.12.
+func anchor() *batch {
+	b := &batch{table: anchorName}
+	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, subject{kind: "table", name: anchorName}, func() {
+		b.string(unix.NFTA_TABLE_NAME, anchorName)
+		b.number(unix.NFTA_TABLE_FLAGS, tableOwner)
+	})
+	c := &chain{name: "hold", hook: hookPrerouting}
+	c.add(marked(markOurs, markOursBits), verdict(expr.VerdictReturn, "")) // keeps connection tracking on
+	b.addChain(c)
+	b.addRules(c)
+	return b
 }

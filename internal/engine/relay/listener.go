@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"midspan/internal/host"
 	"midspan/internal/plan"
 )
 
@@ -164,15 +165,29 @@ func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(port), Addr: a.As16()}
 }
 
-// explain adds to err what to do about it.
+// holders tells who has a port that is in use. It looks once, when first asked:
+// of a thousand ports, all may be.
+type holders struct {
+	find func(proto string, a netip.AddrPort) host.Holder
+}
+
+func (h *holders) of(a address) string {
+	if h.find == nil {
+		find, err := host.Holders()
+		if err != nil {
+			return ""
+		}
+		h.find = find
+	}
+	if who := h.find("tcp", netip.AddrPortFrom(a.addr, a.port)); who != (host.Holder{}) {
+		return fmt.Sprintf(": %s has it", who)
+	}
+	return "; no listener has it, so it may be the local port of a connection: keep it free with net.ipv4.ip_local_reserved_ports"
+}
+
+// explain adds to err what to do about it; see holders for ports in use.
 func explain(err error, a address) error {
 	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		who := holder(a.port)
-		if who == "" {
-			who = "; no listener has it, so it may be the local port of a connection: keep it free with net.ipv4.ip_local_reserved_ports"
-		}
-		return fmt.Errorf("%w%s", err, who)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE (or root)", err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -122,10 +122,14 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	p.set, p.listener = r.set.Load(), s.listener
 	p.clientAddr, p.started = compact(client), time.Now().UnixNano()
 	p.lastMove = l.now
-	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
 	l.e.active.Add(1)
 	r.active.Add(1)
 	r.shards[l.id].accepted.Add(1)
+	if !p.set.allows(client.Addr()) {
+		l.abort(p, notAllowed)
+		return
+	}
+	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
 	l.tryNext(p)
 }
 
@@ -245,6 +249,10 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	}
 	p.lastMove = l.now
 	l.record(p, false)
+	if p.to.cut.Load() { // since the connect began
+		l.abort(p, serverDown)
+		return
+	}
 	l.timers.set(p, p.idleDeadline())
 	l.progress(p)
 	if p.state == stateOpen {
@@ -320,6 +328,19 @@ func (l *loop) abort(p *pair, why reason) {
 	l.reset(p)
 }
 
+// cutDown resets the connections to endpoints that are cut off, and says how
+// many there were. Those that are being made are reset in connected.
+func (l *loop) cutDown() (n int) {
+	for p := range l.all() {
+		if p.state == stateOpen && p.to.cut.Load() {
+			l.inHand = p
+			l.abort(p, serverDown)
+			n++
+		}
+	}
+	return n
+}
+
 func (l *loop) closeSide(p *pair, s *side) {
 	if s == &p.client && l.wants(true) {
 		p.local() // while there is a socket to ask
@@ -382,7 +403,7 @@ func (l *loop) record(p *pair, end bool) {
 		r.ServerActive = int(p.to.active.Load())
 	}
 	if end {
-		r.End, r.Reason = time.Now(), engine.Reasons[p.endedBy]
+		r.End, r.Reason = time.Now(), reasons[p.endedBy]
 	}
 	l.e.hooks.Record(r)
 }

@@ -145,6 +145,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.own.Store(newOwnListeners(e.listeners, e.routes))
 	e.enlist(opened)
 	e.setWarm(p, byName)
+	e.cutDown(byName)
 	change.Removed = append(moved, e.closeUnwanted(want)...)
 	return change, nil
 }
@@ -179,8 +180,12 @@ func (e *Engine) open(all []want) (map[address]*listener, []engine.Pending, erro
 	opened := map[address]*listener{}
 	var pending []engine.Pending
 	var errs []error
+	var who holders
 	for i, r := range e.listenAll(missing) {
 		w := missing[i]
+		if errors.Is(r.err, unix.EADDRINUSE) {
+			r.err = fmt.Errorf("%w%s", r.err, who.of(w.address))
+		}
 		var soon notYet
 		switch {
 		case r.listener != nil:
@@ -299,6 +304,25 @@ func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
 	}
 	e.routes = next
 	return byName
+}
+
+// cutDown resets the connections to endpoints that went down, on the routes that
+// ask for it.
+func (e *Engine) cutDown(routes map[string]*route) {
+	must := false
+	for _, r := range routes {
+		must = must || r.mustCut()
+	}
+	if !must {
+		return
+	}
+	n := 0
+	for _, l := range e.loops {
+		l.call(func() { n += l.cutDown() })
+	}
+	if n > 0 {
+		e.log.Info("connections to servers that are down were cut", "connections", n)
+	}
 }
 
 // enlist gives each loop its sockets of the new listeners.

@@ -50,6 +50,7 @@ type endpoint struct {
 	failing  atomic.Bool  // the last connect failed
 	warm     atomic.Int64 // connections ready for clients to come
 	noWarm   atomic.Int64 // Unix time until which it gets no warm connections
+	cut      atomic.Bool  // not up, or gone from the plan, and the route says on_down: cut
 	lastErr  atomic.Pointer[string]
 }
 
@@ -77,6 +78,7 @@ func (r *route) update(p *plan.Route) {
 		}
 	}
 	var up []choice
+	isUp := map[*endpoint]bool{}
 	for _, s := range p.Servers {
 		if r.loads[s.Name] == nil {
 			r.loads[s.Name] = new(atomic.Int64)
@@ -90,11 +92,35 @@ func (r *route) update(p *plan.Route) {
 			next[k] = ep
 			if pe.Up {
 				up = append(up, choice{ep, s, r.loads[s.Name]})
+				isUp[ep] = true
 			}
+		}
+	}
+	// Those that are forgotten too: a connect to one may be under way.
+	for _, eps := range []map[endpointKey]*endpoint{r.endpoints, next} {
+		for _, ep := range eps {
+			ep.cut.Store(p.OnDown == plan.Cut && !isUp[ep])
 		}
 	}
 	r.endpoints = next
 	r.set.Store(&settings{p, r, optionsOf(p), newPicker(p.Balance, up, &r.turn)})
+}
+
+// mustCut tells whether there are connections to an endpoint that is cut off.
+func (r *route) mustCut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ep := range r.endpoints {
+		if ep.cut.Load() && ep.active.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// allows tells whether a client may connect. IPv4 clients come unmapped.
+func (s *settings) allows(client netip.Addr) bool {
+	return len(s.Allow) == 0 || slices.ContainsFunc(s.Allow, func(n netip.Prefix) bool { return n.Contains(client) })
 }
 
 func (r *route) status(listening []address) engine.RouteStatus {
@@ -116,7 +142,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 		s.Counters.BytesDown += c.down.Load()
 		for j := range c.ended {
 			if n := c.ended[j].Load(); n > 0 {
-				s.Counters.Ended[engine.Reasons[j]] += n
+				s.Counters.Ended[reasons[j]] += n
 			}
 		}
 	}
@@ -139,7 +165,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 	return s
 }
 
-// reason is the place of an engine.Reason in engine.Reasons.
+// reason is an engine.Reason in one byte; reasons says which.
 type reason uint8
 
 const (
@@ -147,6 +173,7 @@ const (
 	closedByServer
 	resetByClient
 	resetByServer
+	notAllowed
 	connectFailed
 	noServer
 	serversFull
@@ -155,8 +182,17 @@ const (
 	finTimeout
 	lostClient
 	lostServer
+	serverDown
 	killed
 	stopped
 	fault
 	numReasons
 )
+
+var reasons = [numReasons]engine.Reason{
+	closedByClient: engine.ClosedByClient, closedByServer: engine.ClosedByServer,
+	resetByClient: engine.ResetByClient, resetByServer: engine.ResetByServer, notAllowed: engine.NotAllowed,
+	connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
+	idleTimeout: engine.IdleTimeout, finTimeout: engine.FinTimeout, lostClient: engine.LostClient, lostServer: engine.LostServer,
+	serverDown: engine.ServerDown, killed: engine.Killed, stopped: engine.Stopped, fault: engine.Fault,
+}

@@ -8,7 +8,6 @@ package split
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -20,6 +19,7 @@ import (
 type Engine struct {
 	relay   engine.Engine
 	makeNFT func(Ours) (engine.Engine, error)
+	inherit func() bool
 
 	mu  sync.RWMutex
 	nft engine.Engine // nil until a route wants it
@@ -30,9 +30,10 @@ type Engine struct {
 type Ours func(plan.Mode, plan.Listen) bool
 
 // New is an engine that gives routes to relay, and to what nft makes once a route
-// wants it. It takes over relay.
-func New(relay engine.Engine, nft func(Ours) (engine.Engine, error)) *Engine {
-	return &Engine{relay: relay, makeNFT: nft}
+// wants it, or once inherit says that the kernel still forwards for an earlier
+// process: that must end too. It takes over relay.
+func New(relay engine.Engine, nft func(Ours) (engine.Engine, error), inherit func() bool) *Engine {
+	return &Engine{relay: relay, makeNFT: nft, inherit: inherit}
 }
 
 // Apply implements engine.Engine.
@@ -40,7 +41,7 @@ func (e *Engine) Apply(ctx context.Context, p *plan.Plan) (engine.Change, error)
 	kernel := p.Of(plan.NFT)
 	nft, err := e.kernel(len(kernel.Routes) > 0)
 	if err != nil {
-		return engine.Change{}, fmt.Errorf("route %q: %w", kernel.Routes[0].Name, err)
+		return engine.Change{}, err
 	}
 	if nft == nil {
 		change, err := e.relay.Apply(ctx, p)
@@ -81,7 +82,7 @@ func (e *Engine) remember(p *plan.Plan, err error) {
 func (e *Engine) kernel(wanted bool) (engine.Engine, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.nft == nil && wanted {
+	if e.nft == nil && (wanted || e.now == nil && e.inherit()) {
 		nft, err := e.makeNFT(e.relayHas)
 		if err != nil {
 			return nil, err
@@ -106,7 +107,9 @@ func (e *Engine) withLeaving(p *plan.Plan) *plan.Plan {
 // relayHas is Ours.
 func (e *Engine) relayHas(mode plan.Mode, l plan.Listen) bool {
 	return slices.ContainsFunc(e.before().Routes, func(r *plan.Route) bool {
-		return r.Mode == mode && slices.ContainsFunc(r.Listen, func(x plan.Listen) bool { return x.From <= l.From && l.To <= x.To })
+		return r.Mode == mode && slices.ContainsFunc(r.Listen, func(x plan.Listen) bool {
+			return x.Addr == l.Addr && x.Interface == l.Interface && x.From <= l.From && l.To <= x.To
+		})
 	})
 }
 

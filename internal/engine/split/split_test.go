@@ -63,6 +63,7 @@ type stage struct {
 	told       []string
 	relay, nft *fake
 	made       int
+	inherited  bool
 	engine     *Engine
 }
 
@@ -72,7 +73,7 @@ func newStage(t *testing.T) *stage {
 	s.engine = New(s.relay, func(Ours) (engine.Engine, error) {
 		s.made++
 		return s.nft, nil
-	})
+	}, func() bool { return s.inherited })
 	return s
 }
 
@@ -129,6 +130,13 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestInherited: what the kernel still does for an earlier process is ended.
+func TestInherited(t *testing.T) {
+	s := newStage(t)
+	s.inherited = true
+	s.apply([]string{"relay: a", "nft: "}, "a:relay")
+}
+
 // TestRollback: what the kernel's engine refuses, the relay has not done either.
 func TestRollback(t *testing.T) {
 	s := newStage(t)
@@ -175,7 +183,7 @@ func TestOurs(t *testing.T) {
 	s.engine = New(s.relay, func(o Ours) (engine.Engine, error) {
 		ours = o
 		return s.nft, nil
-	})
+	}, func() bool { return false })
 	s.apply([]string{"relay: a"}, "a:relay")
 	s.apply([]string{"relay: a", "nft: b"}, "a:relay", "b:nft")
 	if !ours(plan.TCP, plan.Listen{From: 1000, To: 1000}) || ours(plan.UDP, plan.Listen{From: 1000, To: 1000}) || ours(plan.TCP, plan.Listen{From: 2000, To: 2000}) {
