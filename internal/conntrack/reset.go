@@ -70,10 +70,20 @@ func (c *Conn) provoke(t Tuple) error {
 	// Of two numbers that are half the space apart, one is behind what the end
 	// expects, and one ahead; the window has less than 2^30. A tracker on the
 	// way lets the segment pass in which both are behind.
+	var failed error
+	sent := 0
 	for _, n := range [][2]uint32{{seq, ack}, {seq ^ half, ack}, {seq, ack ^ half}, {seq ^ half, ack ^ half}} {
+		// While the end goes on sending, the tracker can drop one (EPERM): two
+		// packets want to be the first of the same flow. The end's is answered
+		// with a reset, too.
 		if err := c.raw.send(t, segment(t, n[0], n[1])); err != nil {
-			return fmt.Errorf("conntrack: reset %v: %w", t.Dst, err)
+			failed = err
+		} else {
+			sent++
 		}
+	}
+	if sent == 0 {
+		return fmt.Errorf("conntrack: reset %v: %w", t.Dst, failed)
 	}
 	// Not found if the tracker took no note of the segments: all the better.
 	if err := c.expire(&Flow{Orig: t}, answerTime); err != nil && !errors.Is(err, ErrNotFound) {
