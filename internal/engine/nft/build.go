@@ -163,14 +163,7 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set, closed map[f
 	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs, nobody), addMark(markServerFin))
 	edges.add(anyFlag("syn", flagSYN), marked(markOurs, markOursBits), clampMSS())
 	fwd := &chain{name: "forward", level: levelBase, hook: hookForward}
-	// One look at each packet; the rest is for the first and last ones.
-	fwd.add(anyFlag("fin | syn | rst", flagFIN|flagSYN|flagRST), verdict(expr.VerdictJump, edges.name))
-
-	for _, f := range families {
-		if closed[f] {
-			fwd.add(matchFamily(f), beginning(), notMarked(markOurs, markOursBits), verdict(expr.VerdictDrop, ""))
-		}
-	}
+	fwd.add(firstOrLast(), verdict(expr.VerdictJump, edges.name))
 	post := &chain{name: "postrouting", level: levelBase, hook: hookPostrouting}
 	protos := map[uint8]bool{}
 	for _, r := range p.Routes {
@@ -179,6 +172,12 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set, closed map[f
 	}
 	for _, proto := range slices.Sorted(maps.Keys(protos)) {
 		post.add(matchProto(proto), marked(markOurs, markOursBits), masquerade(p.NFT.Ports.From, p.NFT.Ports.To))
+	}
+	for _, f := range families {
+		if closed[f] {
+			// Chains for NAT see the first packet of a flow only, until one gets through.
+			post.add(matchFamily(f), cameIn(), notMarked(markOurs, markOursBits), verdict(expr.VerdictDrop, ""))
+		}
 	}
 	return []*chain{edges, pre, out, fwd, post}
 }

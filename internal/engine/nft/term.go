@@ -84,10 +84,13 @@ const (
 	flagACK = 0x10
 )
 
-func tcpFlags(mask byte) []any {
-	return append(isProto(unix.IPPROTO_TCP),
+func tcpFlags(mask byte) []any { return append(isProto(unix.IPPROTO_TCP), loadFlags(mask)...) }
+
+func loadFlags(mask byte) []any {
+	return []any{
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}})
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+	}
 }
 
 // notOpening matches TCP segments that do not open a connection.
@@ -101,6 +104,14 @@ func notOpening() term {
 // anyFlag matches TCP segments with one of the flags.
 func anyFlag(text string, flags byte) term {
 	return term{text: "tcp flags & (" + text + ") != 0", exprs: append(tcpFlags(flags), compare(expr.CmpOpNeq, []byte{0}))}
+}
+
+// firstOrLast matches segments that begin or end a connection, and some datagrams
+// for which that means nothing. It is the one look that every packet costs, and so
+// does without asking for the protocol.
+func firstOrLast() term {
+	const flags = flagFIN | flagSYN | flagRST
+	return term{text: fmt.Sprintf("@th,104,8 & 0x%x != 0x0", flags), exprs: append(loadFlags(flags), compare(expr.CmpOpNeq, []byte{0}))}
 }
 
 func verdict(kind expr.VerdictKind, chain string) term {
@@ -166,15 +177,9 @@ func notMarked(value, of uint32) term {
 	return t
 }
 
-// beginning matches packets that belong to no connection that was let through
-// before.
-func beginning() term {
-	const bits = expr.CtStateBitNEW | expr.CtStateBitINVALID | expr.CtStateBitUNTRACKED
-	return term{text: "ct state & (invalid | new | untracked) != 0", exprs: []any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
-		mask(native(bits), native(0)),
-		compare(expr.CmpOpNeq, native(0)),
-	}}
+// cameIn matches packets that are not this host's own.
+func cameIn() term {
+	return term{text: "iif != 0", exprs: []any{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1}, compare(expr.CmpOpNeq, native(0))}}
 }
 
 func addMark(bit uint32) term {
