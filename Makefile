@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test e2e bench lint fuzz clean
+.PHONY: help demo build test user e2e bench lint fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,16 @@ build: ## build the static binary, bin/midspan
 test: lint ## lint, unit tests, behaviour suite; under 6 minutes
 	go test $(TESTFLAGS) ./...
 	go test $(TESTFLAGS) -race -short ./...
+	@test $$(id -u) != 0 || $(MAKE) --no-print-directory user
+
+user: ## the engines once more, as nobody and not as root
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && \
+	for engine in relay nft; do \
+		go test -c -o "$$dir/$$engine.test" ./internal/engine/$$engine && cd "$$dir" && \
+		echo "$$engine as nobody" && \
+		setpriv --reuid 65534 --regid 65534 --clear-groups env TMPDIR=/tmp "./$$engine.test" -test.short -test.run '^Test(Engine|Behaviour)' || exit 1; \
+		cd - > /dev/null; \
+	done
 
 e2e: build ## real databases, web servers and long runs; needs what .ci/run installs
 	cd e2e && go vet ./... && go test -count=1 -timeout 40m $(TESTFLAGS) ./...

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"midspan/internal/config"
@@ -74,7 +75,7 @@ var Capabilities = []Capability{
 	{FeatureCut, []Engine{Relay, NFT}, true, "`on_down: cut`: connections to a server that goes down are reset", "", ""},
 
 	{FeatureFailover, []Engine{Relay}, false, "a connect that fails is tried at another server before the client hears of it", "", ""},
-	{FeatureAcceptFirst, []Engine{Relay}, false, "clients are accepted before a server is reached; without it a failed connect is the client's own: refused, or no answer", "", ""},
+	{FeatureAcceptFirst, []Engine{Relay}, false, "clients are accepted before a server is reached; else a failed connect is the client's own (refused, or no answer), and who finds no server or is not allowed is counted but not in the access log", "", ""},
 	{FeatureExactCounts, []Engine{Relay}, false, "counts are of payload, at once; else of whole packets, about a second late, with idle time in seconds", "", ""},
 	{FeatureFinTimeout, []Engine{Relay}, false, "`fin_timeout` is each route's own; else the longest of all routes holds for the kernel", "", ""},
 	{FeatureTotalLimit, []Engine{Relay}, false, "`max_connections` of the whole file; else the size of the connection tracking table", "", ""},
@@ -138,9 +139,12 @@ func (b *builder) asks(c *config.Route, r *Route) (all []ask) {
 			}
 		}
 	}
-	if k := &c.Keepalive; r.Mode == TCP && !r.Keepalive.Off {
-		pos := firstSet(k.Idle.Pos, k.Interval.Pos, k.Count.Pos, c.Name.Pos)
-		all = append(all, ask{FeatureKeepalive, pos, "", pos == c.Name.Pos})
+	k := &c.Keepalive
+	switch pos := firstSet(k.Idle.Pos, k.Interval.Pos, k.Count.Pos); {
+	case pos != config.Pos{} && !r.Keepalive.Off:
+		need(FeatureKeepalive, true, pos, "")
+	case r.Mode == TCP && !r.Keepalive.Off:
+		all = append(all, ask{FeatureKeepalive, c.Name.Pos, "", true})
 	}
 	return all
 }
@@ -205,7 +209,11 @@ func choose(asks []ask) (Engine, string) {
 	case len(nftOnly) > 0: // if there are relayOnly too, they are refused
 		return NFT, "auto: only nft has " + strings.Join(nftOnly, ", ")
 	case len(relayOnly) > 0:
-		return Relay, "auto: only relay has " + strings.Join(relayOnly, ", ")
+		why := "auto: only relay has " + strings.Join(relayOnly, ", ")
+		if slices.Equal(relayOnly, []string{string(FeatureKeepalive)}) {
+			why += " (write keepalive: off where clients send them)"
+		}
+		return Relay, why
 	}
 	return NFT, "auto: the kernel can do all that the route asks for"
 }

@@ -14,7 +14,7 @@ func TestEngines(t *testing.T) {
 		"{listen: 80, " + server + "}":                                                   "relay, default",
 		"{listen: 80, " + server + ", engine: nft}":                                      "nft, written",
 		"{listen: 80, " + server + ", engine: relay, keepalive: off}":                    "relay, written",
-		"{listen: 80, " + server + ", engine: auto}":                                     "relay, auto: only relay has keepalive",
+		"{listen: 80, " + server + ", engine: auto}":                                     "relay, auto: only relay has keepalive (write keepalive: off where clients send them)",
 		"{listen: 80, " + server + ", engine: auto, keepalive: off}":                     "nft, auto: the kernel can do all that the route asks for",
 		"{listen: 80, " + server + ", engine: auto, keepalive: off, balance: leastconn}": "relay, auto: only relay has leastconn",
 		"{listen: 80, " + server + ", engine: auto, keepalive: off, warm: 2}":            "relay, auto: only relay has warm",

@@ -71,7 +71,9 @@ type Engine struct {
 	now       *inForce // nil: the kernel's table is not ours yet
 	numbers   map[string]uint16
 	pending   []engine.Pending
-	told      map[string]bool // conflicts that were logged
+
+	toldMu sync.Mutex
+	told   map[string]bool // what was logged once; guarded by toldMu
 }
 
 // New makes an engine that forwards nothing yet. It fails where this kernel or
@@ -98,6 +100,7 @@ func New(o Options) (*Engine, error) {
 		e.release()
 		return nil, err
 	}
+	e.gauge.looked = time.Now() // nothing is used up at the start
 	e.tracker = newTracker(e.flows, o.Hooks)
 	e.wg.Go(e.follow)
 	e.wg.Go(e.watch)
@@ -161,7 +164,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 			return engine.Change{}, err
 		}
 		if err := e.kernel.commit(anchor()); err != nil {
-			e.once("live connections may be reset when somebody else flushes all rules: " + err.Error())
+			e.once(slog.LevelWarn, "live connections may be reset when somebody else flushes all rules: "+err.Error())
 		}
 	}
 	if err = e.set(ready); err == nil {
@@ -236,7 +239,7 @@ func (e *Engine) set(p *plan.Plan) error {
 			return nil
 		}
 		// A name's other addresses must not suffer from a host without IPv6.
-		e.once("IPv6 servers cannot be reached: " + err.Error())
+		e.once(slog.LevelWarn, "IPv6 servers cannot be reached: "+err.Error())
 	}
 	return e.setAll(wanted)
 }
@@ -247,7 +250,7 @@ func (e *Engine) setAll(wanted host.NAT) error {
 		e.log.Info("kernel setting changed", "sysctl", c)
 	}
 	for _, w := range warnings {
-		e.once(w.Error())
+		e.once(slog.LevelWarn, w.Error())
 	}
 	return err
 }
@@ -257,7 +260,7 @@ func (e *Engine) putSettingsBack() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if used, err := host.Forwards(ctx); err != nil || used {
-		e.log.Warn("forwarding stays on, since there are other rules that may need it")
+		e.log.Warn("ip_forward and what goes with it stay on, since there are other rules that may need them")
 		if err := e.settings.Leave("net/ipv4/", "net/ipv6/"); err != nil {
 			e.log.Warn(err.Error())
 		}
@@ -285,11 +288,15 @@ func halfClosed(p *plan.Plan) (longest time.Duration) {
 	return longest
 }
 
-// once logs a warning that would otherwise come with each Apply.
-func (e *Engine) once(warning string) {
-	if !e.told[warning] {
-		e.told[warning] = true
-		e.log.Warn(warning)
+// once logs what would otherwise come with each Apply. It may be called with or
+// without mu.
+func (e *Engine) once(level slog.Level, text string) {
+	e.toldMu.Lock()
+	known := e.told[text]
+	e.told[text] = true
+	e.toldMu.Unlock()
+	if !known {
+		e.log.Log(context.Background(), level, text)
 	}
 }
 
@@ -407,19 +414,14 @@ func (e *Engine) look(p *plan.Plan) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		found, err := host.Conflicts(ctx, hostListeners(p))
-		e.mu.Lock()
-		defer e.mu.Unlock()
 		if err != nil {
-			e.once(err.Error())
+			e.once(slog.LevelWarn, err.Error())
 		}
 		for _, c := range found {
-			switch text := c.String(); {
-			case e.told[text]:
-			case c.Harmless:
-				e.told[text] = true
-				e.log.Info("a rule that is not midspan's", "rule", text)
-			default:
-				e.once("a rule that is not midspan's is in the way: " + text)
+			if c.Harmless {
+				e.once(slog.LevelInfo, "a rule that is not midspan's: "+c.String())
+			} else {
+				e.once(slog.LevelWarn, "a rule that is not midspan's is in the way: "+c.String())
 			}
 		}
 	})

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"time"
@@ -67,9 +68,7 @@ func (e *Engine) reset(f *conntrack.Flow, why engine.Reason) bool {
 		err = e.flows.Delete(f)
 	}
 	if err != nil && !errors.Is(err, conntrack.ErrNotFound) {
-		e.mu.Lock()
-		e.once("connections cannot be reset at both ends at once, only when they next send: " + err.Error())
-		e.mu.Unlock()
+		e.once(slog.LevelWarn, "connections cannot be reset at both ends at once, only when they next send: "+reasonText(err))
 		// Without its entry, what either end sends is answered with a reset.
 		if err = e.flows.Delete(f); err == nil || errors.Is(err, conntrack.ErrNotFound) {
 			return true // the entry may have gone before
@@ -79,6 +78,15 @@ func (e *Engine) reset(f *conntrack.Flow, why engine.Reason) bool {
 		undo()
 	}
 	return err == nil
+}
+
+// reasonText is an error without the addresses of a connection: it is told once.
+func reasonText(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
 }
 
 // Kill implements engine.Engine.

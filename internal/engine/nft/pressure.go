@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"time"
 
@@ -22,7 +23,8 @@ func (e *Engine) pressure() {
 		return
 	}
 	e.gauge.read(e.kernel) // a recent copy, should somebody delete them
-	if t := tracking(); t != nil && t.Max > 0 {
+	t := tracking()
+	if t != nil && t.Max > 0 {
 		e.near("the kernel's connection table", t.Entries, t.Max, "raise net.netfilter.nf_conntrack_max")
 	}
 	used := map[netip.AddrPort]int{}
@@ -38,7 +40,12 @@ func (e *Engine) pressure() {
 		}
 	}
 	e.mu.Unlock()
-	if len(max) == 0 {
+	least := math.MaxInt
+	for _, n := range max {
+		least = min(least, n)
+	}
+	// To read the table takes time; where it is small nothing can be used up.
+	if len(max) == 0 || t != nil && float64(t.Entries) < nearlyFull*float64(least) {
 		return
 	}
 	_ = e.flows.Dump(markOurs, markOursBits, func(f *conntrack.Flow) { used[f.Reply.Src]++ }) // next time, then

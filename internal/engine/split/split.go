@@ -156,6 +156,9 @@ func (e *Engine) Status() engine.Status {
 		return status
 	}
 	kernel := all[1].Status()
+	if len(e.before().Routes) == 0 {
+		status.MaxConnections = kernel.MaxConnections // the relay's limit is nobody's
+	}
 	status.Connections += kernel.Connections
 	status.AcceptErrors += kernel.AcceptErrors
 	status.Panics += kernel.Panics
