@@ -63,9 +63,11 @@ func (x *part) servers(c *chain, r *plan.Route, proto uint8) {
 	came := listensTo(r)
 	refused := withoutServer(r.Name)
 	x.count(refused) // always: a counter that goes would come back at 0
+	without := false
 	for _, f := range came {
 		all := choices(r, f)
 		if len(all) == 0 {
+			without = true
 			continue
 		}
 		refused = otherFamily
@@ -75,7 +77,7 @@ func (x *part) servers(c *chain, r *plan.Route, proto uint8) {
 			x.inTurn(c, r, f, all, proto, len(came) > 1)
 		}
 	}
-	if slices.ContainsFunc(came, func(f family) bool { return len(choices(r, f)) == 0 }) {
+	if without {
 		x.count(refused)
 		c.add(append([]term{countIn(refused)}, refuse(proto)...)...)
 	}

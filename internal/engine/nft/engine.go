@@ -163,9 +163,6 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 		if e.inherited, err = e.kernel.present(); err != nil {
 			return engine.Change{}, err
 		}
-		if err := e.kernel.commit(anchor()); err != nil {
-			e.once(slog.LevelWarn, "live connections may be reset when somebody else flushes all rules: "+err.Error())
-		}
 	}
 	if err = e.set(ready); err == nil {
 		err = e.write(ready)
@@ -180,10 +177,7 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.plan, e.pending = ready, pending
 	e.tracker.use(ready, e.numbers, e.logs())
 	if first || e.tracker.logs && !followed {
-		err := e.flows.Dump(markOurs, markOursBits, e.tracker.adopt)
-		if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
-			e.log.Error("reading the connection table", "error", err)
-		}
+		e.unread(e.flows.Dump(markOurs, markOursBits, e.tracker.adopt))
 	}
 	change := compareListeners(had, listenersOf(ready))
 	change.Pending = pending
@@ -199,12 +193,17 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 // namespace, and it goes with the process.
 const lockName = "@midspan-nft"
 
-// alone keeps a second engine from overwriting the table of the first.
+// alone keeps a second engine from overwriting the table of the first, and puts
+// down the anchor, once.
 func (e *Engine) alone() (err error) {
-	if e.lock == nil {
-		if e.lock, err = net.Listen("unix", lockName); err != nil {
-			return fmt.Errorf("another midspan has the nft engine in this network namespace (it holds the socket %s); stop it, or write engine: relay here", lockName)
-		}
+	if e.lock != nil {
+		return nil
+	}
+	if e.lock, err = net.Listen("unix", lockName); err != nil {
+		return fmt.Errorf("another midspan has the nft engine in this network namespace (it holds the socket %s); stop it, or write engine: relay here", lockName)
+	}
+	if err := e.kernel.commit(anchor()); err != nil {
+		e.once(slog.LevelWarn, "live connections may be reset when somebody else flushes all rules: "+err.Error())
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func (e *Engine) follow() {
 			return
 		case errors.Is(err, conntrack.ErrOverrun):
 			e.log.Warn("more connections than could be followed; some records are missing or late")
-			e.resync()
+			e.unread(e.tracker.resync())
 		default:
 			e.log.Error("reading connection events", "error", err)
 			time.Sleep(100 * time.Millisecond) // not for ever at full speed
@@ -32,9 +32,10 @@ func (e *Engine) follow() {
 	}
 }
 
-// resync brings the tracker up to date with the kernel's table.
-func (e *Engine) resync() {
-	if err := e.tracker.resync(); err != nil && !errors.Is(err, conntrack.ErrInterrupted) && !errors.Is(err, net.ErrClosed) {
+// unread says why the connection table could not be read. That it moved meanwhile
+// is no failure.
+func (e *Engine) unread(err error) {
+	if err != nil && !errors.Is(err, conntrack.ErrInterrupted) && !errors.Is(err, net.ErrClosed) {
 		e.log.Error("reading the connection table", "error", err)
 	}
 }
@@ -42,14 +43,11 @@ func (e *Engine) resync() {
 // end resets the live connections that f picks.
 func (e *Engine) end(why engine.Reason, f func(*conntrack.Flow) bool) (n int) {
 	var picked []conntrack.Flow
-	err := e.flows.Dump(markOurs, markOursBits, func(flow *conntrack.Flow) {
+	e.unread(e.flows.Dump(markOurs, markOursBits, func(flow *conntrack.Flow) {
 		if !over(flow) && flow.Status&conntrack.DstNAT != 0 && f(flow) {
 			picked = append(picked, *flow)
 		}
-	})
-	if err != nil {
-		e.log.Warn("reading the connection table", "error", err)
-	}
+	}))
 	for i := range picked {
 		if e.reset(&picked[i], why) {
 			n++
@@ -97,27 +95,30 @@ func (e *Engine) Kill(id string) bool {
 // cut resets the connections to endpoints that have gone down or from the plan,
 // on routes that ask for it.
 func (e *Engine) cut(before, now *plan.Plan) {
-	up := usable(now)
-	lost := map[uint16]bool{}
-	for route, was := range usable(before) {
-		if now := up[route]; now != nil && now.cut {
-			for addr := range was.up {
-				if !now.up[addr] {
-					lost[e.numbers[route]] = true
-				}
+	was := map[string]*plan.Route{}
+	if before != nil {
+		for _, r := range before.Routes {
+			was[r.Name] = r
+		}
+	}
+	left := map[uint16]reachable{} // of the routes that have lost endpoints
+	for _, r := range now.Routes {
+		if r.OnDown != plan.Cut || was[r.Name] == nil {
+			continue
+		}
+		up := reachableBy(r)
+		for addr := range reachableBy(was[r.Name]) {
+			if !up[addr] {
+				left[e.numbers[r.Name]] = up
 			}
 		}
 	}
-	if len(lost) == 0 {
+	if len(left) == 0 {
 		return
 	}
-	byNumber := map[uint16]*reachable{}
-	for route, r := range up {
-		byNumber[e.numbers[route]] = r
-	}
 	n := e.end(engine.ServerDown, func(f *conntrack.Flow) bool {
-		r := byNumber[routeOf(f.Mark)]
-		return lost[routeOf(f.Mark)] && r != nil && !r.up[f.Reply.Src] && !r.up[anyPort(f.Reply.Src)]
+		up, has := left[routeOf(f.Mark)]
+		return has && !up.has(f.Reply.Src)
 	})
 	if n > 0 {
 		e.log.Info("connections to servers that are down were cut", "connections", n)
@@ -186,12 +187,11 @@ func (e *Engine) idle() {
 // up no more. A client that goes on sending would keep them for ever, and UDP has
 // no connection to spare.
 func (e *Engine) renewUDP(p *plan.Plan) {
-	up := map[uint16]*reachable{}
+	up := map[uint16]reachable{}
 	var listens []plan.Listen
-	all := usable(p)
 	for _, r := range p.Routes {
 		if r.Mode == plan.UDP {
-			up[e.numbers[r.Name]] = all[r.Name]
+			up[e.numbers[r.Name]] = reachableBy(r)
 			listens = append(listens, r.Listen...)
 		}
 	}
@@ -200,13 +200,12 @@ func (e *Engine) renewUDP(p *plan.Plan) {
 	}
 	own := ownAddresses()
 	var stale []conntrack.Flow
-	err := e.flows.Dump(0, 0, func(f *conntrack.Flow) {
+	e.unread(e.flows.Dump(0, 0, func(f *conntrack.Flow) {
 		if f.Orig.Proto != unix.IPPROTO_UDP {
 			return
 		}
 		if f.Mark&markOursBits == markOurs {
-			r := up[routeOf(f.Mark)]
-			if r != nil && !r.up[f.Reply.Src] && !r.up[anyPort(f.Reply.Src)] {
+			if r, has := up[routeOf(f.Mark)]; has && !r.has(f.Reply.Src) {
 				stale = append(stale, *f)
 			}
 			return
@@ -217,10 +216,7 @@ func (e *Engine) renewUDP(p *plan.Plan) {
 		}) && own[f.Orig.Dst.Addr()] {
 			stale = append(stale, *f)
 		}
-	})
-	if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
-		e.log.Warn("reading the connection table", "error", err)
-	}
+	}))
 	for i := range stale {
 		_ = e.flows.Delete(&stale[i]) // it is gone, or tried again at the next Apply
 	}

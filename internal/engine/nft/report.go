@@ -21,30 +21,22 @@ const tcp = unix.IPPROTO_TCP
 
 func anyPort(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), 0) }
 
-// reachable are the endpoints of a route that are up.
-type reachable struct {
-	up  map[netip.AddrPort]bool // port 0: that of the listener
-	cut bool
-}
+// reachable are the endpoints of a route that are up; port 0 is any.
+type reachable map[netip.AddrPort]bool
 
-func usable(p *plan.Plan) map[string]*reachable {
-	all := map[string]*reachable{}
-	if p == nil {
-		return all
-	}
-	for _, r := range p.Routes {
-		x := &reachable{up: map[netip.AddrPort]bool{}, cut: r.OnDown == plan.Cut}
-		for _, s := range r.Servers {
-			for _, e := range s.Endpoints {
-				if e.Up {
-					x.up[netip.AddrPortFrom(e.Addr, s.Port)] = true
-				}
+func reachableBy(r *plan.Route) reachable {
+	up := reachable{}
+	for _, s := range r.Servers {
+		for _, e := range s.Endpoints {
+			if e.Up {
+				up[netip.AddrPortFrom(e.Addr, s.Port)] = true
 			}
 		}
-		all[r.Name] = x
 	}
-	return all
+	return up
 }
+
+func (up reachable) has(a netip.AddrPort) bool { return up[a] || up[anyPort(a)] }
 
 // gauge keeps what is costly to read for as long as reading it took ten times
 // over, and for the counters what they last were.
@@ -256,7 +248,7 @@ func tracking() *engine.Tracking {
 // Conns implements engine.Engine.
 func (e *Engine) Conns() []engine.Conn {
 	var all []engine.Conn
-	err := e.flows.Dump(markOurs, markOursBits, func(f *conntrack.Flow) {
+	e.unread(e.flows.Dump(markOurs, markOursBits, func(f *conntrack.Flow) {
 		if over(f) {
 			return
 		}
@@ -273,10 +265,7 @@ func (e *Engine) Conns() []engine.Conn {
 			ID: connID(f), Route: r.name, State: stateText(f), Client: f.Orig.Src, Listener: f.Orig.Dst, Server: r.endpoint(f.Reply.Src).server,
 			Endpoint: f.Reply.Src, Start: start, Idle: idle, BytesUp: f.Up.Bytes, BytesDown: f.Down.Bytes,
 		})
-	})
-	if err != nil {
-		e.log.Warn("reading the connection table", "error", err)
-	}
+	}))
 	slices.SortFunc(all, func(a, b engine.Conn) int { return a.Start.Compare(b.Start) })
 	return all
 }

@@ -41,7 +41,7 @@ func mask(and, xor []byte) expr.Any {
 
 func toRegister(reg uint32, data []byte) expr.Any { return &expr.Immediate{Register: reg, Data: data} }
 
-// join makes one rule of terms.
+// rule is terms, one after the other: what does not match ends it.
 type rule []term
 
 func (r rule) String() string {

@@ -308,7 +308,7 @@ func TestOverrun(t *testing.T) {
 	tr.lives = map[conntrack.Tuple]*life{}
 	tr.active = 0
 	tr.mu.Unlock()
-	w.engine.resync()
+	w.engine.unread(w.engine.tracker.resync())
 	w.until("both are known again", func() bool { return len(w.records.list()) == 4 })
 	goes.Close()
 	w.until("the end is recorded", func() bool { return w.records.ends()[engine.ClosedByClient] == 1 })
