@@ -13,23 +13,38 @@ import (
 // tcplog lines know them. Where the reason alone does not tell whether a server
 // was connected by then, the second state is for when none was.
 var states = map[engine.Reason][2]string{
-	engine.ClosedByClient: {"--", "CC"}, // normal end; or the client did not wait for the connect
-	engine.ClosedByServer: {"--"},
-	engine.ResetByClient:  {"CD", "CC"}, // the client aborted during data; or while we connected
-	engine.ResetByServer:  {"SD"},       // the server aborted during data
-	engine.NotAllowed:     {"PR"},       // as `tcp-request connection reject`
-	engine.ConnectFailed:  {"SC"},       // refused, unreachable, or no answer (HAProxy tells the last apart, as sC)
-	engine.NoServer:       {"SC"},       // what HAProxy says with <NOSRV>
-	engine.ServersFull:    {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once
-	engine.NoResources:    {"RC"},       // fds, memory or source ports ran out while connecting
-	engine.IdleTimeout:    {"cD"},       // as `timeout client` strikes
-	engine.FinTimeout:     {"sD"},       // one side had finished and the other did not follow, mostly the server
-	engine.LostClient:     {"CD", "CC"}, // keepalive gave up: an error of the socket, to HAProxy too
-	engine.LostServer:     {"SD"},       // the same on the other side
-	engine.ServerDown:     {"DD"},       // as `on-marked-down shutdown-sessions`
-	engine.Killed:         {"K-"},       // as HAProxy's `shutdown session`
-	engine.Stopped:        {"K-"},       // HAProxy has none: it writes no line for what a hard stop cuts
-	engine.Fault:          {"ID"},       // internal error
+	engine.ClosedByClient:     {"--", "CC"}, // normal end; or the client did not wait for the connect
+	engine.ClosedByServer:     {"--"},
+	engine.Probe:              {"CR", "CR"},
+	engine.OpeningTimeout:     {"cR", "cR"},
+	engine.BadProxyHeader:     {"PR", "PR"}, // the proxy refused
+	engine.ProxyNotAllowed:    {"PR", "PR"},
+	engine.UnknownConsumer:    {"PR", "PR"},
+	engine.ConsumerNotAllowed: {"PR", "PR"},
+	engine.ConsumerLimit:      {"PL", "PL"},
+	engine.RateLimit:          {"PL", "PL"},
+	engine.RouteLimit:         {"PL", "PL"},
+	engine.SourceLimit:        {"PL", "PL"},
+	engine.NoServerName:       {"PR", "PR"},
+	engine.UnknownServerName:  {"PR", "PR"},
+	engine.NotTLS:             {"PR", "PR"},
+	engine.TLSFailed:          {"PR", "PR"},
+	engine.BadRequest:         {"PR", "PR"},
+	engine.ResetByClient:      {"CD", "CC"}, // the client aborted during data; or while we connected
+	engine.ResetByServer:      {"SD"},       // the server aborted during data
+	engine.NotAllowed:         {"PR"},       // as `tcp-request connection reject`
+	engine.ConnectFailed:      {"SC"},       // refused, unreachable, or no answer (HAProxy tells the last apart, as sC)
+	engine.NoServer:           {"SC"},       // what HAProxy says with <NOSRV>
+	engine.ServersFull:        {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once
+	engine.NoResources:        {"RC"},       // fds, memory or source ports ran out while connecting
+	engine.IdleTimeout:        {"cD"},       // as `timeout client` strikes
+	engine.FinTimeout:         {"sD"},       // one side had finished and the other did not follow, mostly the server
+	engine.LostClient:         {"CD", "CC"}, // keepalive gave up: an error of the socket, to HAProxy too
+	engine.LostServer:         {"SD"},       // the same on the other side
+	engine.ServerDown:         {"DD"},       // as `on-marked-down shutdown-sessions`
+	engine.Killed:             {"K-"},       // as HAProxy's `shutdown session`
+	engine.Stopped:            {"K-"},       // HAProxy has none: it writes no line for what a hard stop cuts
+	engine.Fault:              {"ID"},       // internal error
 }
 
 func stateOf(r *engine.Record) string {

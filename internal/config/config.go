@@ -9,6 +9,7 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -112,6 +113,7 @@ type File struct {
 	Drain          Drain
 	NFT            NFT
 	MaxConnections Field[int]
+	Consumers      []Consumer // in the order of the file
 	Defaults       Settings
 	Routes         []Route // in the order of the file
 	RoutesPos      Pos     // of the key "routes"
@@ -171,6 +173,25 @@ type Settings struct {
 	Check          Check
 	Warm           Field[int]
 	MaxConnections Field[int]
+	WhenFull       Field[string] // one of WhenFulls
+	Rate           Field[Rate]
+	PerSource      Limits
+	SlowStart      Field[OffOr[time.Duration]]
+	Proxy          Proxy
+	SendProxy      Field[string] // one of SendProxies
+}
+
+// Limits are those of one client, or of one consumer.
+type Limits struct {
+	MaxConnections Field[int]
+	Rate           Field[Rate]
+}
+
+// Proxy is what is done with a PROXY protocol header of a client.
+type Proxy struct {
+	Mode    Field[string]         // one of ProxyModes
+	From    []Field[netip.Prefix] // who may send them; none: everybody
+	Timeout Field[time.Duration]
 }
 
 // Keepalive is TCP keepalive, for both legs of a connection.
@@ -194,16 +215,108 @@ type Check struct {
 	Fall    Field[int]
 }
 
+// Consumer is who is at the other end of a private endpoint.
+type Consumer struct {
+	Name       Field[string]
+	LinkID     []Field[uint32]       // Azure
+	EndpointID []Field[string]       // AWS, GCP, Alibaba
+	From       []Field[netip.Prefix] // the client's address
+	Routes     []Field[string]       // none: all
+	Limits
+}
+
 // Route is one thing forwarded.
 type Route struct {
 	Comment string // written above the route by Encode; not read back
 
-	Name   Field[string]
-	Mode   Field[string] // one of Modes
-	Listen []Field[Listen]
-	To     []Server
+	Name        Field[string]
+	Mode        Field[string] // one of Modes
+	Listen      []Field[Listen]
+	To          []Server // where no group is meant
+	Groups      []Group
+	SNI         SNI
+	TLS         TLS
+	UpstreamTLS UpstreamTLS
+	HTTP        HTTP
 	Settings
 }
+
+// Servers are those of the route and of its groups, in the order of the file.
+func (r *Route) Servers() iter.Seq[*Server] {
+	return func(yield func(*Server) bool) {
+		for i := range r.To {
+			if !yield(&r.To[i]) {
+				return
+			}
+		}
+		for i := range r.Groups {
+			for j := range r.Groups[i].To {
+				if !yield(&r.Groups[i].To[j]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Group is a set of servers for some of a route's connections or requests.
+type Group struct {
+	Match   Field[string] // a consumer (mode tcp), a server name (sni) or a host (http)
+	Path    Field[string] // http: what the path starts with; "": all
+	Rewrite Field[string] // http: written in place of Path
+	To      []Server
+}
+
+// SNI is what becomes of connections that have no server name.
+type SNI struct {
+	NoName  Field[string] // one of Fallbacks
+	NotTLS  Field[string] // one of Fallbacks
+	Timeout Field[time.Duration]
+}
+
+// TLS is what the route shows its clients.
+type TLS struct {
+	Cert       []Field[string] // paths; a file holds certificates, and the key where Key is not set
+	Key        Field[string]
+	ClientCA   Field[string]
+	ClientCert Field[string] // one of ClientCerts
+	Min        Field[string] // one of TLSVersions
+	ALPN       []Field[string]
+}
+
+// UpstreamTLS is how the route speaks TLS with its servers.
+type UpstreamTLS struct {
+	On     Field[bool]
+	Name   Field[string]
+	CA     Field[string]
+	Cert   Field[string]
+	Key    Field[string]
+	Verify Field[bool]
+	Min    Field[string] // one of TLSVersions
+}
+
+// HTTP is for routes of mode http.
+type HTTP struct {
+	Protocol         Field[string] // one of HTTPProtocols
+	Host             Field[string] // keep, server or a host
+	Forwarded        Field[string] // one of Forwardeds
+	Sticky           Field[string] // the name of a cookie
+	HeaderTimeout    Field[time.Duration]
+	KeepaliveTimeout Field[time.Duration]
+	ResponseTimeout  Field[OffOr[time.Duration]]
+	MaxHeader        Field[Size]
+	RequestHeaders   Headers
+	ResponseHeaders  Headers
+}
+
+// Headers are changes of a head.
+type Headers struct {
+	Set    []Header
+	Remove []Field[string]
+}
+
+// Header is a field of a head.
+type Header struct{ Name, Value Field[string] }
 
 // Server is one host:port of a route's upstream.
 type Server struct {

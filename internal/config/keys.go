@@ -7,12 +7,21 @@ import (
 
 // The words that a value may be. The first is the default.
 var (
-	Modes      = []string{"tcp", "udp"}
+	Modes      = []string{"tcp", "udp", "sni", "http"}
 	Engines    = []string{"relay", "nft", "auto"}
 	OnDowns    = []string{"keep", "cut"}
 	Balances   = []string{"roundrobin", "leastconn", "source", "first"}
 	DownWhens  = []string{"no_route", "self", "any_route"}
 	LogFormats = []string{"json", "tcplog", "off"}
+
+	ProxyModes    = []string{"off", "required", "pass"}
+	SendProxies   = []string{"off", "v1", "v2"}
+	WhenFulls     = []string{"queue", "reset"}
+	Fallbacks     = []string{"default", "reset"}
+	ClientCerts   = []string{"required", "optional"}
+	TLSVersions   = []string{"1.2", "1.3"}
+	HTTPProtocols = []string{"http1", "h2"}
+	Forwardeds    = []string{"replace", "append", "off"}
 )
 
 // ipPattern is near enough to an IP address; what it lets pass is looked at again.
@@ -31,6 +40,11 @@ var (
 	kNet     = scalar("a network", ipPattern+`(/[0-9]{1,3})?$`, parseNetwork, netip.Prefix.String)
 	kDNS     = scalar("a DNS server's address", `^\[?[0-9a-fA-F.:]+(%[^\s]+)?\]?(:[0-9]+)?$`, ParseNameserver, Nameserver.String)
 	kPath    = path()
+	kRate    = scalar("a rate (100/s)", `^[0-9]+/(s|m|h)$`, ParseRate, Rate.String)
+	kSize    = scalar("a size (32KiB)", `^[0-9]+(KiB|MiB)$`, ParseSize, Size.String)
+	kFile    = text("a path")
+	kName    = scalar("a name", `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`, parseWord, func(s string) string { return s })
+	kToken   = scalar("a header's name", `^[!#$%&'*+.^_|~0-9A-Za-z`+"`"+`-]+$`, parseToken, func(s string) string { return s })
 )
 
 var fileKeys = []key[File]{
@@ -46,6 +60,7 @@ var fileKeys = []key[File]{
 	embed("drain", "How the daemon ends on SIGTERM.", object(drainKeys), func(f *File) *Drain { return &f.Drain }),
 	embed("nft", "The kernel's forwarding, for routes with engine: nft.", object(nftKeys), func(f *File) *NFT { return &f.NFT }),
 	field("max_connections", "Connections at one time, over all routes of the relay; more wait in the listen queue. Default: what the limit of open files allows.", kConns, func(f *File) *Field[int] { return &f.MaxConnections }),
+	consumersKey(),
 	embed("defaults", "Settings of every route that does not have its own.", object(settingsKeys(func(s *Settings) *Settings { return s })), func(f *File) *Settings { return &f.Defaults }),
 	routesKey(),
 }
@@ -95,8 +110,73 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 			func(s *S) *Keepalive { return &in(s).Keepalive }),
 		embed("check", "How servers are tested. Default: off; failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
 		field("warm", "Connections to keep ready to each address of a server, so that a client's need not wait for a handshake. Only for protocols in which the client speaks first. Default: 0.", integer("number of connections", 0, 1000), func(s *S) *Field[int] { return &in(s).Warm }),
-		field("max_connections", "Connections at one time on the route; more wait in the listen queue.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
+		field("max_connections", "Connections at one time on the route; see when_full.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
+		field("rate", "New connections on the route, such as 100/s, with bursts of one second's worth; see when_full.", kRate, func(s *S) *Field[Rate] { return &in(s).Rate }),
+		field("when_full", "What becomes of connections above max_connections or rate. queue: they wait in the listen queue. reset: they are reset. Default: queue.", enum("policy", WhenFulls), func(s *S) *Field[string] { return &in(s).WhenFull }),
+		embed("per_source", "Limits for one client address (of IPv6, one /64); connections above them are reset.", object(limitKeys(func(l *Limits) *Limits { return l })), func(s *S) *Limits { return &in(s).PerSource }),
+		field("slow_start", "A server that has come up gets its share of new connections little by little, over this time. Default: off.", offOr(duration(time.Second, time.Hour)), func(s *S) *Field[OffOr[time.Duration]] { return &in(s).SlowStart }),
+		embed("proxy_protocol", "PROXY protocol headers from clients. off: refused. required: every connection starts with one, which says who the client is. pass: forwarded as they are. Default: off.",
+			shorthand(enum("word", ProxyModes), func(p *Proxy) *Field[string] { return &p.Mode }, proxyKeys), func(s *S) *Proxy { return &in(s).Proxy }),
+		field("send_proxy", "Begin connections to servers with a PROXY protocol header of this version; v2 passes on what the client's had. Default: off.", enum("version", SendProxies), func(s *S) *Field[string] { return &in(s).SendProxy }),
 	}
+}
+
+// limitKeys are the keys of Limits inside an S.
+func limitKeys[S any](in func(*S) *Limits) []key[S] {
+	return []key[S]{
+		field("max_connections", "Connections at one time.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
+		field("rate", "New connections, such as 5/s, with bursts of one second's worth.", kRate, func(s *S) *Field[Rate] { return &in(s).Rate }),
+	}
+}
+
+var proxyKeys = []key[Proxy]{
+	field("mode", "off, required or pass. Default here: required.", enum("word", ProxyModes), func(p *Proxy) *Field[string] { return &p.Mode }),
+	list("from", "Networks that may send headers, such as the Private Link Service's NAT subnet; others are reset. Default: all.", kNet, func(p *Proxy) *[]Field[netip.Prefix] { return &p.From }),
+	field("timeout", "For the whole header. Default: 5s.", kTimeout, func(p *Proxy) *Field[time.Duration] { return &p.Timeout }),
+}
+
+var consumerKeys = append([]key[Consumer]{
+	list("link_id", "Azure: the private endpoint's link id (linkIdentifier of the Private Link Service's connection).", kLink, func(c *Consumer) *[]Field[uint32] { return &c.LinkID }),
+	list("endpoint_id", "AWS: the VPC endpoint id. Google Cloud: the PSC connection id. Alibaba Cloud: the endpoint id.", text("an endpoint id"), func(c *Consumer) *[]Field[string] { return &c.EndpointID }),
+	list("from", "Networks of its clients.", kNet, func(c *Consumer) *[]Field[netip.Prefix] { return &c.From }),
+	list("routes", "Routes that it may use. Default: all.", kName, func(c *Consumer) *[]Field[string] { return &c.Routes }),
+}, limitKeys(func(c *Consumer) *Limits { return &c.Limits })...)
+
+var sniKeys = []key[SNI]{
+	field("no_name", "A ClientHello without a server name. default: to the default server. reset: refused. Default: default, where there is such a server.", enum("policy", Fallbacks), func(s *SNI) *Field[string] { return &s.NoName }),
+	field("not_tls", "What is not TLS. Default: reset.", enum("policy", Fallbacks), func(s *SNI) *Field[string] { return &s.NotTLS }),
+	field("timeout", "For the whole ClientHello. Default: 5s.", kTimeout, func(s *SNI) *Field[time.Duration] { return &s.Timeout }),
+}
+
+var tlsKeys = []key[TLS]{
+	list("cert", "Files (PEM) of certificates with their chain; the one for the name that the client asks for is shown, else the first.", kFile, func(t *TLS) *[]Field[string] { return &t.Cert }),
+	field("key", "The private key's file. Default: it is in the certificate's.", kFile, func(t *TLS) *Field[string] { return &t.Key }),
+	field("client_ca", "Certificates (PEM) of who signs the clients'.", kFile, func(t *TLS) *Field[string] { return &t.ClientCA }),
+	field("client_cert", "required or optional. Default, with client_ca: required.", enum("word", ClientCerts), func(t *TLS) *Field[string] { return &t.ClientCert }),
+	field("min", "Oldest version. Default: 1.2.", enum("version", TLSVersions), func(t *TLS) *Field[string] { return &t.Min }),
+	list("alpn", "Protocols to agree on, the best first. Default for mode http: h2, http/1.1.", text("a protocol"), func(t *TLS) *[]Field[string] { return &t.ALPN }),
+}
+
+var upstreamTLSKeys = []key[UpstreamTLS]{
+	field("name", "The name that is asked for and that the certificate must have. Default: the server's host.", text("a name"), func(t *UpstreamTLS) *Field[string] { return &t.Name }),
+	field("ca", "Certificates (PEM) of who signs the servers'. Default: the system's.", kFile, func(t *UpstreamTLS) *Field[string] { return &t.CA }),
+	field("cert", "Our certificate (PEM), for servers that want one.", kFile, func(t *UpstreamTLS) *Field[string] { return &t.Cert }),
+	field("key", "Its private key's file. Default: it is in the certificate's.", kFile, func(t *UpstreamTLS) *Field[string] { return &t.Key }),
+	field("verify", "Refuse servers whose certificate is not right. Default: true.", boolean(), func(t *UpstreamTLS) *Field[bool] { return &t.Verify }),
+	field("min", "Oldest version. Default: 1.2.", enum("version", TLSVersions), func(t *UpstreamTLS) *Field[string] { return &t.Min }),
+}
+
+var httpKeys = []key[HTTP]{
+	field("protocol", "To servers: http1, or h2 (HTTP/2; where upstream_tls is off without TLS). Default: http1.", enum("protocol", HTTPProtocols), func(h *HTTP) *Field[string] { return &h.Protocol }),
+	field("host", "The Host header to servers: keep, server (its own host and port), or a host. Default: keep.", text("a host"), func(h *HTTP) *Field[string] { return &h.Host }),
+	field("forwarded", "X-Forwarded-For, -Proto and -Host. replace: what clients send in them is dropped. append: is added to. off: passed on as it is. Default: replace.", enum("word", Forwardeds), func(h *HTTP) *Field[string] { return &h.Forwarded }),
+	field("sticky", "The name of a cookie that keeps a client on its server. Default: none.", kToken, func(h *HTTP) *Field[string] { return &h.Sticky }),
+	field("header_timeout", "For the whole head of a request. Default: 10s.", kTimeout, func(h *HTTP) *Field[time.Duration] { return &h.HeaderTimeout }),
+	field("keepalive_timeout", "How long a client's connection may rest between requests. Default: 75s.", kTimeout, func(h *HTTP) *Field[time.Duration] { return &h.KeepaliveTimeout }),
+	field("response_timeout", "For the head of a server's response, for each try. Default: off.", offOr(kTimeout), func(h *HTTP) *Field[OffOr[time.Duration]] { return &h.ResponseTimeout }),
+	field("max_header", "The largest head of a request or response, 1KiB to 1MiB. Default: 32KiB.", kSize, func(h *HTTP) *Field[Size] { return &h.MaxHeader }),
+	embed("request_headers", "Changes of requests.", object(headersKeys), func(h *HTTP) *Headers { return &h.RequestHeaders }),
+	embed("response_headers", "Changes of responses.", object(headersKeys), func(h *HTTP) *Headers { return &h.ResponseHeaders }),
 }
 
 var keepaliveKeys = []key[Keepalive]{
@@ -117,10 +197,14 @@ var checkKeys = []key[Check]{
 }
 
 var routeKeys = append([]key[Route]{
-	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft).", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
+	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft); sni chooses the server by the TLS server name, without decryption; http forwards requests.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
 	required(list("listen", "PORT, FROM-TO, ADDRESS:PORT or %INTERFACE:PORT; or a list of them.", kListen, func(r *Route) *[]Field[Listen] { return &r.Listen })),
-	required(structs("to", "HOST:PORT, or a list of servers. HOST alone, or HOST:+N, keeps (or shifts) the port that the connection came in on.",
-		shorthand(kTarget, func(s *Server) *Field[Target] { return &s.Target }, serverKeys), func(r *Route) *[]Server { return &r.To })),
+	toKey(),
+	hostsKey(),
+	embed("sni", "mode sni: clients that name no server.", object(sniKeys), func(r *Route) *SNI { return &r.SNI }),
+	embed("tls", "Speak TLS with clients.", listShorthand(kFile, func(t *TLS) *[]Field[string] { return &t.Cert }, tlsKeys), func(r *Route) *TLS { return &r.TLS }),
+	embed("upstream_tls", "Speak TLS with servers.", onKind(func(t *UpstreamTLS) *Field[bool] { return &t.On }, upstreamTLSKeys), func(r *Route) *UpstreamTLS { return &r.UpstreamTLS }),
+	embed("http", "mode http.", object(httpKeys), func(r *Route) *HTTP { return &r.HTTP }),
 }, settingsKeys(func(r *Route) *Settings { return &r.Settings })...)
 
 var serverKeys = []key[Server]{

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type kind[T any] struct {
 type key[S any] struct {
 	name, doc string
 	required  bool
+	unless    string // required only where that key is not written
 	schema    schema
 	decode    func(d *decoder, n *yaml.Node, s *S)
 	encode    func(s *S) *yaml.Node
@@ -77,26 +79,36 @@ func list[S, T any](name, doc string, k kind[T], at func(*S) *[]Field[T]) key[S]
 
 // structs is list for values that hold their own positions.
 func structs[S, T any](name, doc string, k kind[T], at func(*S) *[]T) key[S] {
+	k2 := oneOrMore(k)
 	return key[S]{
-		name: name, doc: doc,
+		name: name, doc: doc, schema: k2.schema,
+		decode: func(d *decoder, n *yaml.Node, s *S) { k2.decode(d, n, at(s)) },
+		encode: func(s *S) *yaml.Node { return k2.encode(*at(s)) },
+	}
+}
+
+// oneOrMore is one value or a list of them.
+func oneOrMore[T any](k kind[T]) kind[[]T] {
+	return kind[[]T]{
 		schema: anyOf(k.schema, schema{"type": "array", "minItems": 1, "items": k.schema}),
-		decode: func(d *decoder, n *yaml.Node, s *S) {
+		decode: func(d *decoder, n *yaml.Node, vs *[]T) bool {
+			before := len(d.problems)
 			items := []*yaml.Node{n}
 			if n.Kind == yaml.SequenceNode {
 				items = n.Content
 				if len(items) == 0 {
-					d.addf(n, "%s is an empty list; write at least one", name)
+					d.addf(n, "the list is empty; write at least one")
 				}
 			}
 			for _, item := range items {
 				var v T
 				if item = follow(item); k.decode(d, item, &v) {
-					*at(s) = append(*at(s), v)
+					*vs = append(*vs, v)
 				}
 			}
+			return len(d.problems) == before
 		},
-		encode: func(s *S) *yaml.Node {
-			vs := *at(s)
+		encode: func(vs []T) *yaml.Node {
 			switch len(vs) {
 			case 0:
 				return nil
@@ -137,7 +149,7 @@ func object[S any](keys []key[S]) kind[S] {
 				}
 			})
 			for _, k := range keys {
-				if k.required && !seen[k.name] && !meant[k.name] {
+				if k.required && !seen[k.name] && !meant[k.name] && !seen[k.unless] {
 					d.addf(n, "%q is missing; it is: %s", k.name, k.doc)
 				}
 			}
@@ -203,6 +215,79 @@ func switchable[S, T any](k kind[T], off func(*S) *Field[bool], at func(*S) *Fie
 			}
 			return inner.encode(s)
 		},
+	}
+}
+
+// listShorthand is an object that may also be written as the bare values of one
+// of its lists.
+func listShorthand[S, T any](k kind[T], at func(*S) *[]Field[T], keys []key[S]) kind[S] {
+	obj := object(keys)
+	short := list("", "", k, at)
+	return kind[S]{
+		schema: anyOf(short.schema, obj.schema),
+		decode: func(d *decoder, n *yaml.Node, s *S) bool {
+			if n.Kind == yaml.MappingNode {
+				return obj.decode(d, n, s)
+			}
+			before := len(d.problems)
+			short.decode(d, n, s)
+			return len(d.problems) == before
+		},
+		encode: func(s S) *yaml.Node {
+			n := obj.encode(s)
+			if n != nil && len(n.Content) == 2 && len(*at(&s)) > 0 {
+				return short.encode(&s)
+			}
+			return flow(n)
+		},
+	}
+}
+
+// onKind is an object that may also be written as the word "on" (all of its
+// defaults) or "off".
+func onKind[S any](on func(*S) *Field[bool], keys []key[S]) kind[S] {
+	obj := object(keys)
+	return kind[S]{
+		schema: anyOf(schema{"enum": []any{"on", "off"}}, obj.schema),
+		decode: func(d *decoder, n *yaml.Node, s *S) bool {
+			switch {
+			case n.Kind != yaml.ScalarNode:
+				*on(s) = At(true, d.pos(n))
+				return obj.decode(d, n, s)
+			case n.Value == "on" || n.Value == "off":
+				*on(s) = At(n.Value == "on", d.pos(n))
+				return true
+			}
+			d.addf(n, "%s stands where on, off or keys are expected; write on, or %s", describe(n), exampleKeys(keys))
+			return false
+		},
+		encode: func(s S) *yaml.Node {
+			n := obj.encode(s)
+			switch {
+			case n != nil:
+				return flow(n)
+			case !on(&s).Set():
+				return nil
+			case on(&s).V:
+				return scalarNode("on")
+			}
+			return scalarNode("off")
+		},
+	}
+}
+
+// unsigned is a number of 32 bits.
+func unsigned(what string) kind[uint32] {
+	return kind[uint32]{
+		schema: schema{"type": "integer", "minimum": 0, "maximum": math.MaxUint32},
+		decode: func(d *decoder, n *yaml.Node, v *uint32) bool {
+			if n.ShortTag() != "!!int" || n.Decode(v) != nil {
+				d.addf(n, "%s is not a %s; write a number from 0 to %d", describe(n), what, uint32(math.MaxUint32))
+				return false
+			}
+			return true
+		},
+		encode: func(v uint32) *yaml.Node { return scalarNode(fmt.Sprint(v)) },
 	}
 }
 
@@ -385,16 +470,22 @@ func anyOf(ss ...schema) schema {
 }
 
 func objectSchema[S any](keys []key[S]) schema {
-	properties, must := schema{}, []any{}
+	properties, must, either := schema{}, []any{}, []any{}
 	for _, k := range keys {
 		p := maps.Clone(k.schema)
 		p["description"] = k.doc
 		properties[k.name] = p
-		if k.required {
+		switch {
+		case k.unless != "":
+			either = append(either, schema{"required": []any{k.name}}, schema{"required": []any{k.unless}})
+		case k.required:
 			must = append(must, k.name)
 		}
 	}
 	s := schema{"type": "object", "additionalProperties": false, "properties": properties}
+	if len(either) > 0 {
+		s["anyOf"] = either
+	}
 	if len(must) > 0 {
 		s["required"] = must
 	}

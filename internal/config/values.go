@@ -306,3 +306,86 @@ func FormatDuration(d time.Duration) string {
 
 // MarshalText makes Ports a string in JSON.
 func (p Ports) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// Rate is a number of new connections in a time. Zero: no limit.
+type Rate struct {
+	N   int
+	Per time.Duration // a second, a minute or an hour
+}
+
+var rateUnits = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}
+
+// ParseRate reads N/s, N/m or N/h.
+func ParseRate(s string) (Rate, error) {
+	number, unit, _ := strings.Cut(s, "/")
+	n, err := strconv.Atoi(number)
+	if err != nil || rateUnits[unit] == 0 || strings.ContainsAny(number, "+-") {
+		return Rate{}, fmt.Errorf("%q is not a rate; write 100/s, 30/m or 10/h", clip(s))
+	}
+	if n < 1 || n > 10_000_000 {
+		return Rate{}, fmt.Errorf("rate %s is out of range; write 1 to 10000000", s)
+	}
+	return Rate{n, rateUnits[unit]}, nil
+}
+
+func (r Rate) String() string {
+	for unit, per := range rateUnits {
+		if r.Per == per {
+			return strconv.Itoa(r.N) + "/" + unit
+		}
+	}
+	return "off"
+}
+
+// MarshalText makes a Rate a string in JSON.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Size is a number of bytes.
+type Size int
+
+// ParseSize reads NKiB or NMiB.
+func ParseSize(s string) (Size, error) {
+	for unit, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20} {
+		number, found := strings.CutSuffix(s, unit)
+		if !found {
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil || strings.ContainsAny(number, "+-") {
+			break
+		}
+		if n < 1 || n > (1<<20)/factor {
+			return 0, fmt.Errorf("size %s is out of range; write 1KiB to 1MiB", s)
+		}
+		return Size(n * factor), nil
+	}
+	return 0, fmt.Errorf("%q is not a size; write 32KiB or 1MiB", clip(s))
+}
+
+func (s Size) String() string {
+	if s%(1<<20) == 0 && s > 0 {
+		return strconv.Itoa(int(s)>>20) + "MiB"
+	}
+	return strconv.Itoa(int(s)>>10) + "KiB"
+}
+
+// parseWord reads the name of a route or consumer.
+func parseWord(s string) (string, error) {
+	if !routeNameRE.MatchString(s) {
+		return "", fmt.Errorf("name %q: use letters, digits, dot, dash and underscore, at most 63, a letter or digit first", clip(s))
+	}
+	return s, nil
+}
+
+// parseToken reads a token of RFC 9110 section 5.6.2.
+func parseToken(s string) (string, error) {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("!#$%&'*+-.^_`|~", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return "", fmt.Errorf("%q is not a header's name; use letters, digits and dashes", clip(s))
+	}
+	return s, nil
+}
+
+// hostPattern is a host name, in lower case, or *. and one.
+const hostPattern = `^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$`

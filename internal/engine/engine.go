@@ -66,6 +66,19 @@ type Status struct {
 	Pending        []Pending     `json:"pending,omitempty"`
 	Tracking       *Tracking     `json:"tracking,omitempty"` // of the kernel's engine
 	Routes         []RouteStatus `json:"routes"`
+	// Consumers are those of the plan, in its order, and those that are gone but
+	// have connections.
+	Consumers []ConsumerStatus `json:"consumers,omitempty"`
+}
+
+// ConsumerStatus is the state of one consumer, over all routes.
+type ConsumerStatus struct {
+	Name      string `json:"name"`
+	Active    int    `json:"active"`
+	Accepted  uint64 `json:"accepted"`
+	Refused   uint64 `json:"refused"` // not for it, or above its limits
+	BytesUp   uint64 `json:"bytes_up"`
+	BytesDown uint64 `json:"bytes_down"`
 }
 
 // Tracking is how full the kernel's table of connections is; it is shared with
@@ -117,10 +130,11 @@ type EndpointStatus struct {
 
 // Conn is a live connection.
 type Conn struct {
-	ID        string         `json:"id"`
-	Route     string         `json:"route"`
-	State     string         `json:"state"` // connecting, open, client-closed, server-closed
-	Client    netip.AddrPort `json:"client"`
+	ID     string         `json:"id"`
+	Route  string         `json:"route"`
+	State  string         `json:"state"`  // opening, connecting, open, client-closed, server-closed
+	Client netip.AddrPort `json:"client"` // as the PROXY header has it, where there is one
+	Caller
 	Listener  netip.AddrPort `json:"listener"`
 	Server    string         `json:"server,omitempty"`
 	Endpoint  netip.AddrPort `json:"endpoint"`
@@ -128,6 +142,14 @@ type Conn struct {
 	Idle      time.Duration  `json:"idle_ns"` // since a byte moved
 	BytesUp   uint64         `json:"bytes_up"`
 	BytesDown uint64         `json:"bytes_down"`
+}
+
+// Caller is what is known of a client besides its address.
+type Caller struct {
+	Peer       netip.AddrPort `json:"peer,omitzero"`         // who really connected and sent a PROXY header; else zero
+	Link       string         `json:"link,omitempty"`        // the private endpoint's id: "azure:553665985", "aws:vpce-…"
+	Consumer   string         `json:"consumer,omitempty"`    // whose that is
+	ServerName string         `json:"server_name,omitempty"` // what the client asked for in TLS
 }
 
 // Reason is why a connection ended.
@@ -141,23 +163,42 @@ const (
 	ResetByClient  Reason = "reset by client"
 	ResetByServer  Reason = "reset by server"
 	NotAllowed     Reason = "not allowed" // the client is none of the route's `allow`
-	ConnectFailed  Reason = "connect failed"
-	NoServer       Reason = "no server up"
-	ServersFull    Reason = "servers full"
-	NoResources    Reason = "out of resources" // fds, ports or memory on this machine
-	IdleTimeout    Reason = "idle timeout"
-	FinTimeout     Reason = "fin timeout"
-	LostClient     Reason = "client lost" // keepalive or user timeout
-	LostServer     Reason = "server lost"
-	ServerDown     Reason = "server down" // and the route says on_down: cut
-	Killed         Reason = "killed"
-	Stopped        Reason = "daemon stopped"
-	Fault          Reason = "fault in midspan"
+
+	Probe              Reason = "probe"                    // ended before it sent anything: a load balancer's test
+	OpeningTimeout     Reason = "opening timeout"          // its PROXY header or ClientHello was not complete in time
+	BadProxyHeader     Reason = "bad PROXY header"         // required, and not there or wrong
+	ProxyNotAllowed    Reason = "PROXY header not allowed" // the route takes none, or none from this peer
+	UnknownConsumer    Reason = "unknown consumer"
+	ConsumerNotAllowed Reason = "consumer not allowed" // not on this route
+	ConsumerLimit      Reason = "consumer limit"
+	RateLimit          Reason = "rate limit"
+	RouteLimit         Reason = "route limit"  // max_connections, with when_full: reset
+	SourceLimit        Reason = "source limit" // per_source
+	NoServerName       Reason = "no server name"
+	UnknownServerName  Reason = "unknown server name"
+	NotTLS             Reason = "not TLS"
+	TLSFailed          Reason = "TLS handshake failed" // with the client
+	BadRequest         Reason = "bad request"          // not HTTP, or not safe to pass on
+
+	ConnectFailed Reason = "connect failed"
+	NoServer      Reason = "no server up"
+	ServersFull   Reason = "servers full"
+	NoResources   Reason = "out of resources" // fds, ports or memory on this machine
+	IdleTimeout   Reason = "idle timeout"
+	FinTimeout    Reason = "fin timeout"
+	LostClient    Reason = "client lost" // keepalive or user timeout
+	LostServer    Reason = "server lost"
+	ServerDown    Reason = "server down" // and the route says on_down: cut
+	Killed        Reason = "killed"
+	Stopped       Reason = "daemon stopped"
+	Fault         Reason = "fault in midspan"
 )
 
 // Reasons are all of them, in a fixed order.
 var Reasons = []Reason{
-	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed, ConnectFailed, NoServer, ServersFull,
+	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed,
+	Probe, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit,
+	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest, ConnectFailed, NoServer, ServersFull,
 	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 
@@ -173,6 +214,21 @@ type Record struct {
 
 	// Connections at this moment: in all, on the route, on the server.
 	TotalActive, RouteActive, ServerActive int
+
+	// HTTP is the request that the record is of: on a route of mode http there
+	// is an end record for each request, and one without for a connection on
+	// which none was made. BytesUp and BytesDown are then those of the bodies.
+	HTTP *HTTP
+}
+
+// HTTP is a request and how it was answered.
+type HTTP struct {
+	Method   string
+	Host     string
+	Path     string        // with the query, as the client sent it
+	Protocol string        // HTTP/1.1, HTTP/2.0
+	Status   int           // 0: the connection ended without an answer
+	Wait     time.Duration // from the end of the request's head to that of the response's
 }
 
 // Dial is the outcome of a connect to an endpoint.

@@ -36,6 +36,16 @@ const (
 	FeatureSource         Feature = "source"
 	FeatureAllow          Feature = "allow"
 	FeatureCut            Feature = "on_down: cut"
+	FeatureProxy          Feature = "proxy_protocol"
+	FeatureSendProxy      Feature = "send_proxy"
+	FeatureGroups         Feature = "servers by name"
+	FeatureSNI            Feature = "sni"
+	FeatureHTTP           Feature = "http"
+	FeatureTLS            Feature = "tls"
+	FeatureRate           Feature = "rate"
+	FeaturePerSource      Feature = "per_source"
+	FeatureReset          Feature = "when_full: reset"
+	FeatureSlowStart      Feature = "slow_start"
 )
 
 // The features that come with the engine.
@@ -73,6 +83,16 @@ var Capabilities = []Capability{
 	{FeatureSource, []Engine{NFT}, true, "`source`: a pool of addresses to connect from", "cannot choose the address it connects from", "write engine: nft, or take it out"},
 	{FeatureAllow, []Engine{Relay, NFT}, true, "`allow`: who may connect", "", ""},
 	{FeatureCut, []Engine{Relay, NFT}, true, "`on_down: cut`: connections to a server that goes down are reset", "", ""},
+	{FeatureProxy, []Engine{Relay}, true, "`proxy_protocol`: headers that say who the client is, and `consumers`", "cannot read what is sent", "write engine: relay"},
+	{FeatureSendProxy, []Engine{Relay}, true, "`send_proxy`: headers that tell servers who the client is", "cannot send anything of its own", "write engine: relay, or take it out"},
+	{FeatureGroups, []Engine{Relay}, true, "`to: { NAME: … }`: servers by consumer", "cannot read what is sent", "write engine: relay, or one listener for each"},
+	{FeatureSNI, []Engine{Relay}, true, "`mode: sni`: servers by TLS server name", "cannot read what is sent", "write engine: relay"},
+	{FeatureHTTP, []Engine{Relay}, true, "`mode: http`: requests", "cannot read what is sent", "write engine: relay"},
+	{FeatureTLS, []Engine{Relay}, true, "`tls` and `upstream_tls`", "cannot encrypt", "write engine: relay, or take it out"},
+	{FeatureRate, []Engine{Relay}, true, "`rate`: new connections a second", "cannot make connections wait", "write engine: relay, or take it out"},
+	{FeaturePerSource, []Engine{Relay}, true, "`per_source`: limits for one client", "cannot count clients", "write engine: relay, or take it out"},
+	{FeatureReset, []Engine{Relay, NFT}, true, "`when_full: reset`: no waiting in the listen queue (nft: never)", "", ""},
+	{FeatureSlowStart, []Engine{Relay}, true, "`slow_start`", "cannot change a share with time", "write engine: relay, or take it out"},
 
 	{FeatureFailover, []Engine{Relay}, false, "a connect that fails is tried at another server before the client hears of it", "", ""},
 	{FeatureAcceptFirst, []Engine{Relay}, false, "clients are accepted before a server is reached; else a failed connect is the client's own (refused, or no answer), and who finds no server or is not allowed is counted but not in the access log", "", ""},
@@ -125,13 +145,14 @@ func (b *builder) asks(c *config.Route, r *Route) (all []ask) {
 	need(FeatureSource, len(r.Source) > 0, posOf(c.Source, d.Source), "")
 	need(FeatureAllow, len(r.Allow) > 0, posOf(c.Allow, d.Allow), "")
 	need(FeatureCut, r.OnDown == Cut, firstSet(c.OnDown.Pos, d.OnDown.Pos), "")
-	for i := range c.To {
-		need(FeatureServerLimit, c.To[i].MaxConnections.V > 0, c.To[i].MaxConnections.Pos, "")
+	for s := range c.Servers() {
+		need(FeatureServerLimit, s.MaxConnections.V > 0, s.MaxConnections.Pos, "")
 	}
+	b.layerAsks(c, r, need)
 	for _, l := range c.Listen {
 		need(FeatureLoopback, l.V.Addr.IsLoopback(), l.Pos, "listen "+l.V.String())
 	}
-	for _, s := range c.To {
+	for s := range c.Servers() {
 		if a, err := netip.ParseAddr(s.Target.V.Host); err == nil {
 			need(FeatureLoopback, a.IsLoopback(), s.Target.Pos, "server "+s.Target.V.String())
 			for _, l := range c.Listen {
@@ -143,10 +164,25 @@ func (b *builder) asks(c *config.Route, r *Route) (all []ask) {
 	switch pos := firstSet(k.Idle.Pos, k.Interval.Pos, k.Count.Pos); {
 	case pos != config.Pos{} && !r.Keepalive.Off:
 		need(FeatureKeepalive, true, pos, "")
-	case r.Mode == TCP && !r.Keepalive.Off:
+	case r.Mode.Stream() && !r.Keepalive.Off:
 		all = append(all, ask{FeatureKeepalive, c.Name.Pos, "", true})
 	}
 	return all
+}
+
+// layerAsks are those above TCP.
+func (b *builder) layerAsks(c *config.Route, r *Route, need func(Feature, bool, config.Pos, string)) {
+	d := &b.file.Defaults
+	need(FeatureProxy, r.Proxy.Mode != ProxyRefused, firstSet(c.Proxy.Mode.Pos, posOf(c.Proxy.From, d.Proxy.From), d.Proxy.Mode.Pos), "")
+	need(FeatureSendProxy, r.SendProxy != SendNone, firstSet(c.SendProxy.Pos, d.SendProxy.Pos), "")
+	need(FeatureSNI, r.Mode == ModeSNI, c.Mode.Pos, "mode sni")
+	need(FeatureHTTP, r.Mode == ModeHTTP, c.Mode.Pos, "mode http")
+	need(FeatureGroups, r.Mode == TCP && len(r.Groups) > 0, c.Name.Pos, "")
+	need(FeatureTLS, r.TLS != nil || r.UpstreamTLS.On, firstSet(c.UpstreamTLS.On.Pos, posOf(c.TLS.Cert)), "")
+	need(FeatureRate, r.Rate.N > 0, firstSet(c.Rate.Pos, d.Rate.Pos), "")
+	need(FeaturePerSource, r.PerSource != Limits{}, firstSet(c.PerSource.MaxConnections.Pos, c.PerSource.Rate.Pos), "")
+	need(FeatureReset, r.WhenFull == Reset, firstSet(c.WhenFull.Pos, d.WhenFull.Pos), "")
+	need(FeatureSlowStart, r.SlowStart > 0, firstSet(c.SlowStart.Pos, d.SlowStart.Pos), "")
 }
 
 func posOf[T any](lists ...[]config.Field[T]) config.Pos {
@@ -224,7 +260,7 @@ func (b *builder) warnKernel(p *Plan) {
 	var names []string
 	pos := config.Pos{}
 	for i, r := range p.Routes {
-		if r.Engine == NFT && r.Mode == TCP {
+		if r.Engine == NFT && r.Mode.Stream() {
 			c := &b.file.Routes[i]
 			if len(names) == 0 {
 				pos = firstSet(c.Engine.Pos, b.file.Defaults.Engine.Pos, c.Name.Pos)

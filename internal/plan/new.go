@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ type builder struct {
 // listener remembers who listens where, to name both sides of a conflict.
 type listener struct {
 	Listen
-	mode  Mode
+	udp   bool
 	owner string
 	route int // its place in the file; -1: health or admin
 	pos   config.Pos
@@ -104,6 +105,7 @@ func (b *builder) plan() *Plan {
 	for i := range f.Routes {
 		p.Routes = append(p.Routes, b.route(i, &f.Routes[i]))
 	}
+	b.consumers(p)
 	return p
 }
 
@@ -130,7 +132,7 @@ func (b *builder) listenOr(f config.Field[config.OffOr[config.Listen]], d Listen
 			return l
 		}
 	}
-	b.listeners = append(b.listeners, listener{l, TCP, owner, -1, f.Pos})
+	b.listeners = append(b.listeners, listener{l, false, owner, -1, f.Pos})
 	return l
 }
 
@@ -153,9 +155,10 @@ func (b *builder) route(i int, c *config.Route) *Route {
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
 	for _, l := range c.Listen {
 		r.Listen = append(r.Listen, Listen(l.V))
-		b.listeners = append(b.listeners, listener{Listen(l.V), r.Mode, fmt.Sprintf("route %q", r.Name), i, l.Pos})
+		b.listeners = append(b.listeners, listener{Listen(l.V), r.Mode == UDP, fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
+	b.layers(c, r)
 	r.Check = b.check(c, r)
 	b.engine(c, r)
 	b.warnRoute(c, r)
@@ -202,28 +205,55 @@ func keepalive(route, defaults config.Keepalive) Keepalive {
 	}
 }
 
+// servers fills in the route's servers, each once, and its groups of them.
 func (b *builder) servers(c *config.Route, r *Route) {
+	known := map[string]int{}
+	r.Default = b.set(c, r, c.To, known)
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		r.Groups = append(r.Groups, Group{g.Match.V, g.Path.V, g.Rewrite.V, b.set(c, r, g.To, known)})
+	}
+}
+
+// set is one set of servers, as indices.
+func (b *builder) set(c *config.Route, r *Route, to []config.Server, known map[string]int) (set []int) {
 	first := map[string]config.Pos{}
-	for _, s := range c.To {
-		t := s.Target.V
-		name := t.String()
+	for i := range to {
+		s := &to[i]
+		name := s.Target.V.String()
 		if at, dup := first[name]; dup {
 			b.problems.Addf(s.Target.Pos, "route %q: server %s stands here again (first on line %d); give the first a weight instead", r.Name, name, at.Line)
 			continue
 		}
 		first[name] = s.Target.Pos
-		for _, l := range r.Listen {
-			if lo, hi := int(l.From)+t.Shift, int(l.To)+t.Shift; t.Port == 0 && (lo < 1 || hi > 65535) {
-				b.problems.Addf(s.Target.Pos, "route %q: server %s would need port %d for listen %s; choose another shift", r.Name, name, map[bool]int{true: lo, false: hi}[lo < 1], l)
-			}
+		server := b.server(s, r)
+		at, there := known[name]
+		switch {
+		case !there:
+			at = len(r.Servers)
+			known[name] = at
+			r.Servers = append(r.Servers, server)
+		case !reflect.DeepEqual(r.Servers[at], server):
+			b.problems.Addf(s.Target.Pos, "route %q: server %s stands elsewhere with other settings; a server has the same weight, backup and max_connections wherever it stands", r.Name, name)
 		}
-		if m := s.MaxConnections; r.Warm > 0 && m.V > 0 && !s.Backup.V {
-			b.problems.Addf(m.Pos, "route %q: max_connections of server %s does not count the %d connections that `warm` keeps ready; leave one of the two out", r.Name, name, r.Warm)
+		set = append(set, at)
+	}
+	return set
+}
+
+func (b *builder) server(s *config.Server, r *Route) *Server {
+	t := s.Target.V
+	for _, l := range r.Listen {
+		if lo, hi := int(l.From)+t.Shift, int(l.To)+t.Shift; t.Port == 0 && (lo < 1 || hi > 65535) {
+			b.problems.Addf(s.Target.Pos, "route %q: server %s would need port %d for listen %s; choose another shift", r.Name, t, map[bool]int{true: lo, false: hi}[lo < 1], l)
 		}
-		r.Servers = append(r.Servers, &Server{
-			Name: name, Host: t.Host, Port: t.Port, Shift: t.Shift,
-			Weight: s.Weight.Or(1), Backup: s.Backup.V, MaxConnections: s.MaxConnections.V,
-		})
+	}
+	if m := s.MaxConnections; r.Warm > 0 && m.V > 0 && !s.Backup.V {
+		b.problems.Addf(m.Pos, "route %q: max_connections of server %s does not count the %d connections that `warm` keeps ready; leave one of the two out", r.Name, t, r.Warm)
+	}
+	return &Server{
+		Name: t.String(), Host: t.Host, Port: t.Port, Shift: t.Shift,
+		Weight: s.Weight.Or(1), Backup: s.Backup.V, MaxConnections: s.MaxConnections.V,
 	}
 }
 
@@ -266,21 +296,9 @@ func (b *builder) check(c *config.Route, r *Route) Check {
 // warnRoute names combinations that can be run but do not do what their words
 // promise.
 func (b *builder) warnRoute(c *config.Route, r *Route) {
-	usable, primary := 0, 0
-	for _, s := range r.Servers {
-		if s.Weight > 0 {
-			usable++
-			if !s.Backup {
-				primary++
-			}
-		}
-	}
-	switch {
-	case len(r.Servers) == 0:
-	case usable == 0:
-		b.problems.Addf(c.To[0].Weight.Pos, "route %q: every server has weight 0, so no connection could go anywhere; give one a weight", r.Name)
-	case primary == 0:
-		b.warnings.Addf(c.To[0].Target.Pos, "route %q: every server is a backup; it works as if none were", r.Name)
+	b.warnSet(c, r, c.To, r.Default)
+	for i := range c.Groups {
+		b.warnSet(c, r, c.Groups[i].To, r.Groups[i].Servers)
 	}
 	if r.Check.Kind != CheckOff && r.Check.Timeout > r.Check.Every {
 		b.warnings.Addf(firstSet(c.Check.Timeout.Pos, c.Name.Pos), "route %q: check timeout %s is above `every` %s; tests then start late", r.Name, r.Check.Timeout, r.Check.Every)
@@ -290,6 +308,26 @@ func (b *builder) warnRoute(c *config.Route, r *Route) {
 	}
 	if r.Engine == Relay && (r.Keepalive.Off || r.Keepalive.Idle.D() >= 4*time.Minute) {
 		b.warnings.Addf(firstSet(c.Keepalive.Off.Pos, c.Keepalive.Idle.Pos, c.Name.Pos), "route %q: without keepalive below 240s Private Link cuts idle connections without a word; write keepalive: 60s", r.Name)
+	}
+}
+
+// warnSet looks at one set of the route's servers.
+func (b *builder) warnSet(c *config.Route, r *Route, to []config.Server, set []int) {
+	usable, primary := 0, 0
+	for _, i := range set {
+		if s := r.Servers[i]; s.Weight > 0 {
+			usable++
+			if !s.Backup {
+				primary++
+			}
+		}
+	}
+	switch {
+	case len(set) == 0:
+	case usable == 0:
+		b.problems.Addf(to[0].Weight.Pos, "route %q: every server has weight 0, so no connection could go anywhere; give one a weight", r.Name)
+	case primary == 0:
+		b.warnings.Addf(to[0].Target.Pos, "route %q: every server is a backup; it works as if none were", r.Name)
 	}
 }
 
@@ -318,7 +356,7 @@ func (b *builder) conflicts() {
 func taken(byPort map[uint16][]listener, l listener) (listener, bool) {
 	for port := int(l.From); port <= int(l.To); port++ {
 		for _, other := range byPort[uint16(port)] {
-			if l.mode == other.mode && l.overlaps(other.Listen) {
+			if l.udp == other.udp && l.overlaps(other.Listen) {
 				return other, true
 			}
 		}
@@ -356,8 +394,7 @@ func (b *builder) circles(p *Plan) {
 	next := make([][]int, len(p.Routes))
 	at := b.byPort()
 	for i := range b.file.Routes {
-		for j := range b.file.Routes[i].To {
-			s := &b.file.Routes[i].To[j]
+		for s := range b.file.Routes[i].Servers() {
 			for _, l := range at.arrivals(p.Routes[i], s.Target.V) {
 				edges = append(edges, edge{i, l.route, s, *l})
 				next[i] = append(next[i], l.route)

@@ -24,15 +24,17 @@ import (
 // Plan is all that the daemon is to do. Its values are never changed once
 // built; they may be read from any goroutine.
 type Plan struct {
-	Health         Health   `json:"health"`
-	Admin          Listen   `json:"admin"`   // zero: off
-	Control        string   `json:"control"` // path; "" default, "off" none
-	Log            Log      `json:"log"`
-	DNS            DNS      `json:"dns"`
-	Drain          Drain    `json:"drain"`
-	NFT            Kernel   `json:"nft"`
-	MaxConnections int      `json:"max_connections"` // 0: what the fd limit allows
-	Routes         []*Route `json:"routes"`          // in the order of the file; listeners are disjoint
+	Health         Health `json:"health"`
+	Admin          Listen `json:"admin"`   // zero: off
+	Control        string `json:"control"` // path; "" default, "off" none
+	Log            Log    `json:"log"`
+	DNS            DNS    `json:"dns"`
+	Drain          Drain  `json:"drain"`
+	NFT            Kernel `json:"nft"`
+	MaxConnections int    `json:"max_connections"` // 0: what the fd limit allows
+	// Consumers may use the guarded routes.
+	Consumers []*Consumer `json:"consumers,omitempty"`
+	Routes    []*Route    `json:"routes"` // in the order of the file; listeners are disjoint
 }
 
 // Health is the probe endpoint.
@@ -110,6 +112,26 @@ type Route struct {
 	Allow  []netip.Prefix `json:"allow,omitempty"`  // clients that may connect; none: all
 	Source []netip.Addr   `json:"source,omitempty"` // addresses to connect from; none: the interface's
 	OnDown OnDown         `json:"on_down"`
+
+	Rate      config.Rate `json:"rate,omitzero"`       // new connections; zero: no limit
+	WhenFull  WhenFull    `json:"when_full"`           // above MaxConnections and Rate
+	PerSource Limits      `json:"per_source,omitzero"` // of one client address
+	SlowStart Duration    `json:"slow_start"`          // 0: off
+
+	Proxy     Proxy     `json:"proxy_protocol"`
+	SendProxy SendProxy `json:"send_proxy"`
+	Guarded   bool      `json:"guarded,omitempty"` // only for consumers, see Consumer.MayUse
+
+	// Groups are sets of servers for some connections or requests; Default is
+	// the set for the others, which may be empty. Both are indices into
+	// Servers, which has each server once.
+	Groups  []Group `json:"groups,omitempty"`
+	Default []int   `json:"-"`
+
+	SNI         SNI         `json:"sni,omitzero"`          // mode sni
+	TLS         *TLS        `json:"tls,omitempty"`         // with clients; nil: none
+	UpstreamTLS UpstreamTLS `json:"upstream_tls,omitzero"` // with servers
+	HTTP        *HTTP       `json:"http,omitempty"`        // mode http; else nil
 }
 
 // Mode is what a route understands of what it forwards.
@@ -117,8 +139,10 @@ type Mode string
 
 // The modes.
 const (
-	TCP Mode = "tcp"
-	UDP Mode = "udp"
+	TCP      Mode = "tcp"
+	UDP      Mode = "udp"
+	ModeSNI  Mode = "sni"  // the server is chosen by the TLS server name; nothing is decrypted
+	ModeHTTP Mode = "http" // requests are forwarded, not connections
 )
 
 // OnDown is what becomes of live connections to a server that goes down.

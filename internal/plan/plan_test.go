@@ -171,6 +171,7 @@ func TestDefaults(t *testing.T) {
 		Check:          Check{Kind: CheckOff, Every: Duration(5 * time.Second), Timeout: Duration(5 * time.Second), Rise: 2, Fall: 3},
 		ConnectTimeout: Duration(3 * time.Second), FinTimeout: Duration(time.Hour), UserTimeout: Duration(5 * time.Minute),
 		Keepalive: Keepalive{Idle: Duration(time.Minute), Interval: Duration(15 * time.Second), Count: 4},
+		WhenFull:  Queue, Proxy: Proxy{Mode: ProxyRefused}, SendProxy: SendNone,
 	}
 	if got, _ := json.Marshal(r); string(got) != string(mustJSON(t, want)) {
 		t.Errorf("got %s\nwant %s", got, mustJSON(t, want))

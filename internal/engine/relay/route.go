@@ -174,6 +174,21 @@ const (
 	resetByClient
 	resetByServer
 	notAllowed
+	probe
+	openingTimeout
+	badProxyHeader
+	proxyNotAllowed
+	unknownConsumer
+	consumerNotAllowed
+	consumerLimit
+	rateLimit
+	routeLimit
+	sourceLimit
+	noServerName
+	unknownServerName
+	notTLS
+	tlsFailed
+	badRequest
 	connectFailed
 	noServer
 	serversFull
@@ -192,6 +207,10 @@ const (
 var reasons = [numReasons]engine.Reason{
 	closedByClient: engine.ClosedByClient, closedByServer: engine.ClosedByServer,
 	resetByClient: engine.ResetByClient, resetByServer: engine.ResetByServer, notAllowed: engine.NotAllowed,
+	probe: engine.Probe, openingTimeout: engine.OpeningTimeout, badProxyHeader: engine.BadProxyHeader, proxyNotAllowed: engine.ProxyNotAllowed,
+	unknownConsumer: engine.UnknownConsumer, consumerNotAllowed: engine.ConsumerNotAllowed, consumerLimit: engine.ConsumerLimit,
+	rateLimit: engine.RateLimit, routeLimit: engine.RouteLimit, sourceLimit: engine.SourceLimit,
+	noServerName: engine.NoServerName, unknownServerName: engine.UnknownServerName, notTLS: engine.NotTLS, tlsFailed: engine.TLSFailed, badRequest: engine.BadRequest,
 	connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
 	idleTimeout: engine.IdleTimeout, finTimeout: engine.FinTimeout, lostClient: engine.LostClient, lostServer: engine.LostServer,
 	serverDown: engine.ServerDown, killed: engine.Killed, stopped: engine.Stopped, fault: engine.Fault,
