@@ -46,7 +46,7 @@ nft(8) reads them, with the addresses that names have at this moment.`,
 			case asJSON:
 				return ui.json(p)
 			default:
-				ui.table("ROUTE ENGINE LISTEN BALANCE CHECK SERVERS", planRows(p))
+				ui.table("ROUTE ENGINE MODE LISTEN BALANCE CHECK FOR SERVERS", planRows(p))
 				for _, r := range p.Routes {
 					if why, auto := strings.CutPrefix(r.EngineWhy, "auto: "); auto {
 						ui.say("route %s has engine %s: %s", r.Name, r.Engine, why)
@@ -61,19 +61,70 @@ nft(8) reads them, with the addresses that names have at this moment.`,
 	return c
 }
 
+// planRows are one row for each set of servers of a route.
 func planRows(p *plan.Plan) [][]string {
 	var rows [][]string
 	for _, r := range p.Routes {
-		var listen, servers []string
+		var listen []string
 		for _, l := range r.Listen {
 			listen = append(listen, l.String())
 		}
-		for _, s := range r.Servers {
-			servers = append(servers, serverText(s))
+		lead := []string{r.Name, string(r.Engine), modeText(r), strings.Join(listen, ", "), string(r.Balance), checkText(r.Check)}
+		set := func(who string, servers []int) {
+			var names []string
+			for _, i := range servers {
+				names = append(names, serverText(r.Servers[i]))
+			}
+			rows = append(rows, append(lead, who, strings.Join(names, ", ")))
+			lead = make([]string, len(lead))
 		}
-		rows = append(rows, []string{r.Name, string(r.Engine), strings.Join(listen, ", "), string(r.Balance), checkText(r.Check), strings.Join(servers, ", ")})
+		for _, g := range r.Groups {
+			set(groupText(g), g.Servers)
+		}
+		switch who := whoText(p, r); {
+		case len(r.Default) > 0 && len(r.Groups) > 0:
+			set("others", r.Default)
+		case len(r.Default) > 0:
+			set(who, r.Default)
+		}
 	}
 	return rows
+}
+
+// modeText is the route's mode, and where it speaks TLS.
+func modeText(r *plan.Route) string {
+	text := string(r.Mode)
+	switch {
+	case r.TLS != nil && r.UpstreamTLS.On:
+		text += ", tls both"
+	case r.TLS != nil:
+		text += ", tls in"
+	case r.UpstreamTLS.On:
+		text += ", tls out"
+	}
+	return text
+}
+
+func groupText(g plan.Group) string {
+	text := g.Match + strings.TrimSuffix(g.Path, "/")
+	if g.Rewrite != "" {
+		text += " as " + g.Rewrite
+	}
+	return text
+}
+
+// whoText is who may use the route.
+func whoText(p *plan.Plan, r *plan.Route) string {
+	if !r.Guarded {
+		return "all"
+	}
+	var names []string
+	for _, c := range p.Consumers {
+		if c.MayUse(r.Name) {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // withAddresses is p with what names stand for now; all servers count as up.
