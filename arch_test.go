@@ -25,17 +25,19 @@ freeport          :
 netns             :
 host              :
 conntrack         :
+proxyproto        :
+clienthello       :
 engine            : plan
 plan              : config
 foreign           : config
 health            : plan
 accesslog         : plan engine
-engine/relay      : plan engine host
+engine/relay      : plan engine host proxyproto clienthello
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns
 daemon            : plan engine health resolve
-admin             : daemon plan engine health
+admin             : daemon plan engine health proxyproto
 `
 
 // testPolicy is what a package may import besides, in its tests only.
@@ -51,7 +53,7 @@ accesslog         :
 
 // pure packages turn values into values: no files, no network, no clock, no
 // logger. net/netip is fine.
-var pure = []string{"config", "plan", "foreign"}
+var pure = []string{"config", "plan", "foreign", "proxyproto", "clienthello"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "syscall", "golang.org/x/sys/unix"}
 

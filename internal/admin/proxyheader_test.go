@@ -9,6 +9,8 @@ import (
 	"testing/iotest"
 
 	"github.com/pires/go-proxyproto"
+
+	ours "midspan/internal/proxyproto"
 )
 
 // FuzzProxyHeader holds the skipper to three rules: how the stream is cut does
@@ -46,7 +48,7 @@ func FuzzProxyHeader(f *testing.F) {
 }
 
 func skipped(stream io.Reader) (rest []byte, err error) {
-	r := bufio.NewReaderSize(stream, 512)
+	r := bufio.NewReaderSize(stream, ours.MaxSize)
 	if err := skipProxyHeader(r); err != nil {
 		return nil, err
 	}
