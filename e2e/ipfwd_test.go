@@ -222,7 +222,7 @@ func TestIPFwdTargetDown(t *testing.T) {
 	k := newKernelLab(t)
 	first, second := k.greeter("10.79.0.91:9092", "first"), k.greeter("10.79.0.92:9092", "second")
 	const fall, every = 3, 300 * time.Millisecond
-	k.routes("  checked: { listen: \"%%eth0:9092\", to: [%q, %q], check: { tcp: true, every: %s, fall: %d, rise: 2 } }\n"+
+	k.routes("  checked: { listen: \"%%eth0:9092\", to: [%q, %q], check: { kind: tcp, every: %s, fall: %d, rise: 2 } }\n"+
 		"  plain: { listen: \"%%eth0:9093\", to: [%q, \"10.79.0.93:9092\"] }\n", first.Addr, second.Addr, every, fall, first.Addr)
 	m := rig.Run(t, k.f)
 	wantAlive(t, "at the start", k.open(front))
@@ -294,7 +294,7 @@ func TestIPFwdTargetChangedWhileFlowsLive(t *testing.T) {
 	k.noIPFwd()
 
 	to := func(addrs, more string) {
-		k.routes("  broker: { listen: \"%%eth0:9092\", to: %s, check: { tcp: true, every: 200ms, fall: 2, rise: 1 }%s }\n", addrs, more)
+		k.routes("  broker: { listen: \"%%eth0:9092\", to: %s, check: { kind: tcp, every: 200ms, fall: 2, rise: 1 }%s }\n", addrs, more)
 	}
 	to(`"10.79.0.91:9092"`, "")
 	m := rig.Run(t, k.f)

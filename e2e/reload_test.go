@@ -30,7 +30,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		main("", 1, 1) + fmt.Sprintf("  extra: { listen: %q, to: %q }\n", extra, a.Addr),
 		main("", 3, 1),
 		main("connect_timeout: 7s, idle_timeout: 30m, keepalive: 33s,", 3, 1),
-		main("balance: leastconn, check: { tcp: true, every: 100ms },", 1, 0),
+		main("balance: leastconn, check: { kind: tcp, every: 100ms },", 1, 0),
 	}
 	f.Write("routes:\n%s", variants[0])
 	m := rig.Run(t, f)

@@ -50,7 +50,7 @@ run side by side.`,
 	fs.StringVarP(&f.backHost, "back-host", "a", "", "forward to this host (as ip_fwd.sh)")
 	fs.StringVarP(&f.backPort, "back-port", "b", "", "forward to this port (as ip_fwd.sh)")
 	fs.StringVar(&f.engine, "engine", config.Engines[0], "what carries the bytes: relay (user space), nft (the kernel) or auto")
-	fs.StringVar(&f.check, "check", "off", "test the servers: tcp, off, or an HTTP path")
+	fs.StringVar(&f.check, "check", "off", "test the servers: "+strings.Join(config.Checks, ", ")+", or an HTTP path")
 	fs.StringVar(&f.health, "health", "off", "answer the load balancer's probe here (:8080)")
 	fs.StringVar(&f.admin, "admin", "off", "serve status and metrics here (127.0.0.1:9600)")
 	fs.StringVar(&f.control, "control", "off", "control socket, for status --control PATH")
@@ -85,12 +85,12 @@ func (f forwardFlags) file(args []string) (*config.File, error) {
 	r.Engine = config.At(f.engine, flag("engine"))
 	switch {
 	case f.check == "off":
-	case f.check == "tcp":
-		r.Check.TCP = config.At(true, flag("check"))
 	case strings.HasPrefix(f.check, "/"):
 		r.Check.HTTP = config.At(f.check, flag("check"))
+	case !slices.Contains(config.Checks, f.check):
+		return nil, fmt.Errorf("unknown check %q; write %s, or a path such as /healthz", f.check, strings.Join(config.Checks, ", "))
 	default:
-		return nil, fmt.Errorf("unknown check %q; write tcp, off, or a path such as /healthz", f.check)
+		r.Check.Kind = config.At(f.check, flag("check"))
 	}
 	file := &config.File{Routes: []config.Route{r}}
 	if file.Health.Listen, err = orOff(f.health, flag("health")); err != nil {

@@ -202,19 +202,6 @@ type Keepalive struct {
 	Count    Field[int]
 }
 
-// Check is the test of a server.
-type Check struct {
-	Off     Field[bool]
-	TCP     Field[bool]
-	HTTP    Field[string] // the path that is asked for
-	Host    Field[string] // the HTTP Host header
-	Port    Field[int]
-	Every   Field[time.Duration]
-	Timeout Field[time.Duration]
-	Rise    Field[int]
-	Fall    Field[int]
-}
-
 // Consumer is who is at the other end of a private endpoint.
 type Consumer struct {
 	Name       Field[string]

@@ -101,7 +101,7 @@ defaults: &d
   fin_timeout: 30m
   user_timeout: 90s
   keepalive: {idle: 30s, interval: 10s, count: 3}
-  check: {tcp: true, every: 2s, timeout: 1s, rise: 1, fall: 2}
+  check: {kind: tcp, every: 2s, timeout: 1s, rise: 1, fall: 2}
   max_connections: 100
 routes:
   one:
@@ -116,6 +116,10 @@ routes:
     check: {http: /healthz, host: h.example.com, port: 81}
   two: {listen: "1434", to: 10.0.0.1:1433, check: tcp, keepalive: 45s}
   three: {listen: 1435, to: 10.0.0.1:1433, check: off}
+  four: {listen: 1436, to: 10.0.0.1:1433, check: {http: /, status: [200-299, 404], expect: "\u00e9t\u00e9 \u2713"}}
+  five: {listen: 1437, to: 10.0.0.1:1433, check: {http: /, status: 204}}
+  six: {listen: 1438, to: 10.0.0.1:1433, check: {send: "PING\r\n\x00\xff\x80\x85", expect: "+PONG\e\n  x"}}
+  seven: {listen: 1439, to: 10.0.0.1:1433, check: {kind: tds, every: 3s}}
 `
 
 // TestRoundTrip: what Encode writes, Parse reads as the same file, and Encode

@@ -209,6 +209,9 @@ var elsewhere = map[string]string{
 // suggestKey proposes the key that an unknown one may stand for, and which it
 // is, if it is one.
 func suggestKey(got string, keys []string) (hint, key string) {
+	if slices.Contains(keys, "kind") && slices.Contains(Checks, got) {
+		return fmt.Sprintf("write kind: %s", got), "kind"
+	}
 	if ours := elsewhere[got]; slices.Contains(keys, ours) {
 		return fmt.Sprintf("it is %q here", ours), ours
 	}

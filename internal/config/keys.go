@@ -185,17 +185,6 @@ var keepaliveKeys = []key[Keepalive]{
 	field("count", "Unanswered probes that end the connection. Default: 4.", integer("number of probes", 1, 127), func(k *Keepalive) *Field[int] { return &k.Count }),
 }
 
-var checkKeys = []key[Check]{
-	field("tcp", "Connect and close.", boolean(), func(c *Check) *Field[bool] { return &c.TCP }),
-	field("http", "GET this path; 200 to 399 is up.", kPath, func(c *Check) *Field[string] { return &c.HTTP }),
-	field("host", "The Host header of the http check. Default: the server's host.", text("a host name"), func(c *Check) *Field[string] { return &c.Host }),
-	field("port", "Test this port instead of the server's.", kPort, func(c *Check) *Field[int] { return &c.Port }),
-	field("every", "Between tests of one server. Default: 5s.", duration(10*time.Millisecond, time.Hour), func(c *Check) *Field[time.Duration] { return &c.Every }),
-	field("timeout", "For one test. Default: `every`, at most 5s.", kTimeout, func(c *Check) *Field[time.Duration] { return &c.Timeout }),
-	field("rise", "Passed tests in a row that make a server up. Default: 2.", integer("number of tests", 1, 100), func(c *Check) *Field[int] { return &c.Rise }),
-	field("fall", "Failed tests (or connects) in a row that make a server down. Default: 3.", integer("number of tests", 1, 100), func(c *Check) *Field[int] { return &c.Fall }),
-}
-
 var routeKeys = append([]key[Route]{
 	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft); sni chooses the server by the TLS server name, without decryption; http forwards requests.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
 	required(list("listen", "PORT, FROM-TO, ADDRESS:PORT or %INTERFACE:PORT; or a list of them.", kListen, func(r *Route) *[]Field[Listen] { return &r.Listen })),

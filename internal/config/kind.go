@@ -291,38 +291,6 @@ func unsigned(what string) kind[uint32] {
 	}
 }
 
-// checkKind is off, tcp, or the object of checkKeys.
-func checkKind() kind[Check] {
-	obj := object(checkKeys)
-	return kind[Check]{
-		schema: anyOf(schema{"enum": []any{"off", "tcp"}}, obj.schema),
-		decode: func(d *decoder, n *yaml.Node, c *Check) bool {
-			switch {
-			case n.Kind != yaml.ScalarNode:
-				return obj.decode(d, n, c)
-			case isOff(n):
-				c.Off = At(true, d.pos(n))
-			case n.Value == "tcp":
-				c.TCP = At(true, d.pos(n))
-			default:
-				d.addf(n, "unknown check %q; write tcp, off, or { http: /path }", n.Value)
-				return false
-			}
-			return true
-		},
-		encode: func(c Check) *yaml.Node {
-			if c.Off.V {
-				return scalarNode("off")
-			}
-			n := obj.encode(c)
-			if n != nil && len(n.Content) == 2 && c.TCP.V {
-				return scalarNode("tcp")
-			}
-			return flow(n)
-		},
-	}
-}
-
 // offOr is k or the word "off".
 func offOr[T any](k kind[T]) kind[OffOr[T]] {
 	return kind[OffOr[T]]{

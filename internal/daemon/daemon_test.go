@@ -250,7 +250,7 @@ func TestNameChanges(t *testing.T) {
 func TestHealth(t *testing.T) {
 	one, stop := named(t, "127.0.0.1:0", "one")
 	two, _ := named(t, "127.0.0.1:0", "two")
-	r := newRig(t, fmt.Sprintf("routes: {r: {listen: PORT, to: ['127.0.0.1:%d', '127.0.0.1:%d'], check: {tcp: true, every: 50ms, rise: 2, fall: 2}}}", one, two))
+	r := newRig(t, fmt.Sprintf("routes: {r: {listen: PORT, to: ['127.0.0.1:%d', '127.0.0.1:%d'], check: {kind: tcp, every: 50ms, rise: 2, fall: 2}}}", one, two))
 	r.start()
 	up := func() (n int) {
 		for _, e := range r.Status().Engine.Routes[0].Endpoints {

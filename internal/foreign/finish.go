@@ -143,6 +143,7 @@ func sameKeepalive(a, b config.Keepalive) bool {
 }
 
 func sameCheck(a, b config.Check) bool {
-	return same(a.Off, b.Off) && same(a.TCP, b.TCP) && same(a.HTTP, b.HTTP) && same(a.Host, b.Host) && same(a.Port, b.Port) &&
+	return same(a.Kind, b.Kind) && same(a.HTTP, b.HTTP) && same(a.Host, b.Host) && sameList(a.Status, b.Status) &&
+		same(a.Send, b.Send) && same(a.Expect, b.Expect) && same(a.Port, b.Port) &&
 		same(a.Every, b.Every) && same(a.Timeout, b.Timeout) && same(a.Rise, b.Rise) && same(a.Fall, b.Fall)
 }

@@ -59,11 +59,11 @@ func (s server) sameCheck(first server) bool {
 
 func (h *haproxy) checkKind(c *config.Check, b *proxy, s server, at config.Pos) {
 	if !b.check.path.Set() {
-		c.TCP = config.At(true, at)
+		c.Kind = config.At("tcp", at)
 		return
 	}
 	if s.checkSSL.Set() || (s.ssl.Set() && !s.port.Set()) {
-		c.TCP = config.At(true, at)
+		c.Kind = config.At("tcp", at)
 		h.notes.Addf(b.check.path.Pos, "the check of %s is HTTP over TLS in HAProxy, which midspan does not speak: it only connects", b.sec)
 		return
 	}

@@ -48,7 +48,7 @@ func statements() map[string]cases {
 			{"option redispatch", "`option redispatch` has no counterpart and needs none", ""},
 			{"option tcplog", "", "log: tcplog"},
 			{"option httplog", "`option httplog` is carried over as `log: tcplog`", "log: tcplog"},
-			{"option tcp-check", "", "tcp: true"},
+			{"option tcp-check", "", "kind: tcp"},
 			{"option httpchk GET /up", "", "http: /up"},
 			{"option httpchk /up", "the check asks with OPTIONS in HAProxy", "http: /up"},
 			{"option httpchk HEAD /up HTTP/1.1\\r\\nHost:\\ a.example.com", "the check asks with HEAD", "{http: /up, host: a.example.com,"},
@@ -139,7 +139,7 @@ func statements() map[string]cases {
 		"backend": {inBackend, []statement{
 			{"bind :80", "`bind :80` has no counterpart and needs none: HAProxy ignores it in a backend", ""},
 			{"timeout client 5m", "`timeout client 5m` has no counterpart and needs none: HAProxy ignores it in a backend", ""},
-			{"default-server inter 9s rise 5 fall 6 port 99", "", "{tcp: true, port: 99, every: 9s, timeout: 9s, rise: 5, fall: 6}"},
+			{"default-server inter 9s rise 5 fall 6 port 99", "", "{kind: tcp, port: 99, every: 9s, timeout: 9s, rise: 5, fall: 6}"},
 			{"default-server inter 2h rise 500", "500 is carried over as 100", "every: 1h, timeout: 1h, rise: 100"},
 			{"hash-type consistent", "`hash-type consistent` has no counterpart and needs none", ""},
 			{"fullconn 100", "`fullconn 100` is not carried over", ""},

@@ -102,6 +102,7 @@ func (b *builder) plan() *Plan {
 	if p.DNS.MinTTL > p.DNS.MaxTTL {
 		b.problems.Addf(firstSet(f.DNS.MinTTL.Pos, f.DNS.MaxTTL.Pos), "min_ttl (%s) is above max_ttl (%s); lower it", p.DNS.MinTTL, p.DNS.MaxTTL)
 	}
+	b.checkForm(&f.Defaults.Check, "defaults")
 	for i := range f.Routes {
 		p.Routes = append(p.Routes, b.route(i, &f.Routes[i]))
 	}
@@ -255,42 +256,6 @@ func (b *builder) server(s *config.Server, r *Route) *Server {
 		Name: t.String(), Host: t.Host, Port: t.Port, Shift: t.Shift,
 		Weight: s.Weight.Or(1), Backup: s.Backup.V, MaxConnections: s.MaxConnections.V,
 	}
-}
-
-func (b *builder) check(c *config.Route, r *Route) Check {
-	s, d := &c.Check, &b.file.Defaults.Check
-	k := Check{
-		Kind:  CheckOff,
-		Port:  uint16(pick(s.Port, d.Port, 0)),
-		Every: Duration(pick(s.Every, d.Every, defaultEvery)),
-		Rise:  pick(s.Rise, d.Rise, defaultRise),
-		Fall:  pick(s.Fall, d.Fall, defaultFall),
-	}
-	k.Timeout = Duration(pick(s.Timeout, d.Timeout, min(k.Every.D(), maxCheckTimeout)))
-	which := s
-	if !s.Off.Set() && !s.TCP.Set() && !s.HTTP.Set() {
-		which = d
-	}
-	if s.TCP.V && s.HTTP.Set() {
-		b.problems.Addf(s.HTTP.Pos, "route %q: a check is tcp or http, not both; keep one", r.Name)
-	}
-	switch {
-	case which.Off.V:
-	case which.HTTP.Set():
-		k.Kind, k.Path, k.Host = CheckHTTP, which.HTTP.V, which.Host.V
-	case which.TCP.V:
-		k.Kind = CheckTCP
-	}
-	if s.Host.Set() && k.Kind != CheckHTTP {
-		b.problems.Addf(s.Host.Pos, "route %q: `host` is for an http check; add http: /path or take it out", r.Name)
-	}
-	if r.Mode == UDP && k.Kind != CheckOff && k.Port == 0 {
-		b.problems.Addf(firstSet(s.TCP.Pos, s.HTTP.Pos, c.Name.Pos), "route %q: a check is over TCP, and the route is udp; give it the `port` of something on the same server that answers there", r.Name)
-	}
-	if s.Port.Set() && k.Kind == CheckOff {
-		b.problems.Addf(s.Port.Pos, "route %q: `port` is given but no check; add tcp: true or http: /path", r.Name)
-	}
-	return k
 }
 
 // warnRoute names combinations that can be run but do not do what their words

@@ -173,28 +173,6 @@ type Keepalive struct {
 	Count    int      `json:"count"`
 }
 
-// Check is how the servers of a route are tested.
-type Check struct {
-	Kind    CheckKind `json:"kind"`
-	Path    string    `json:"path,omitempty"` // http
-	Host    string    `json:"host,omitempty"` // http; "": the server's host
-	Port    uint16    `json:"port,omitempty"` // 0: the server's
-	Every   Duration  `json:"every"`
-	Timeout Duration  `json:"timeout"`
-	Rise    int       `json:"rise"`
-	Fall    int       `json:"fall"`
-}
-
-// CheckKind is the protocol of a check.
-type CheckKind string
-
-// The kinds. CheckOff means that only failed connects count.
-const (
-	CheckOff  CheckKind = "off"
-	CheckTCP  CheckKind = "tcp"
-	CheckHTTP CheckKind = "http"
-)
-
 // Server is one host:port of a route's upstream.
 type Server struct {
 	Name           string     `json:"name"` // as the file has it; unique in its route

@@ -72,16 +72,36 @@ func TestRefused(t *testing.T) {
 			`f.yaml:2:26: route "a": server h:+65450 would need port 65540 for listen *:80-90; choose another shift`,
 		},
 		"two checks": {
-			"routes:\n  a: {listen: 80, to: h:80, check: {tcp: true, http: /x}}\n",
+			"routes:\n  a: {listen: 80, to: h:80, check: {kind: tcp, http: /x}}\n",
 			`f.yaml:2:54: route "a": a check is tcp or http, not both; keep one`,
 		},
+		"two checks in defaults, told once": {
+			"defaults: {check: {kind: tds, send: x, expect: y}}\nroutes:\n  a: {listen: 80, to: h:80}\n  b: {listen: 81, to: h:80}\n",
+			`f.yaml:1:37: defaults: ` + "`send` and `expect` are a check of their own, without `kind: tds`; keep one of the two",
+		},
+		"a request and bytes": {
+			"routes:\n  a: {listen: 80, to: h:80, check: {http: /x, send: y}}\n",
+			`f.yaml:2:53: route "a": an http check sends its own request; take ` + "`send` out, or `http`",
+		},
+		"a question without an answer": {
+			"routes:\n  a: {listen: 80, to: h:80, check: {send: y}}\n",
+			`f.yaml:2:43: route "a": ` + "`send` without `expect` tests nothing; add what the server must answer",
+		},
+		"no byte": {
+			"routes:\n  a: {listen: 80, to: h:80, check: {expect: \"\u2713\"}}\n",
+			`f.yaml:2:45: route "a": '✓' in expect is not a byte; write what it is encoded as, such as "\xc3\xa9"`,
+		},
+		"status without http": {
+			"routes:\n  a: {listen: 80, to: h:80, check: {kind: tls, status: [200, 404]}}\n",
+			`f.yaml:2:57: route "a": ` + "`status` is for an http check; add http: /path or take it out",
+		},
 		"host without http": {
-			"routes:\n  a: {listen: 80, to: h:80, check: {tcp: true, host: x}}\n",
-			`f.yaml:2:54: route "a": ` + "`host` is for an http check; add http: /path or take it out",
+			"routes:\n  a: {listen: 80, to: h:80, check: {kind: tcp, host: x}}\n",
+			`f.yaml:2:54: route "a": ` + "`host` is for an http or tls check; add http: /path or take it out",
 		},
 		"port without check": {
 			"routes:\n  a: {listen: 80, to: h:80, check: {port: 81}}\n",
-			`f.yaml:2:43: route "a": ` + "`port` is given but no check; add tcp: true or http: /path",
+			`f.yaml:2:43: route "a": ` + "`port` is given but no check; add kind: tcp or http: /path",
 		},
 		"ttl upside down": {
 			"dns: {min_ttl: 1m, max_ttl: 1s}\nroutes:\n  a: {listen: 80, to: h:80}\n",
@@ -146,7 +166,7 @@ func TestNotRefused(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"all backups":         {"routes:\n  a: {listen: 80, to: {server: h:80, backup: true}}\n", "every server is a backup"},
-		"slow check":          {"routes:\n  a: {listen: 80, to: h:80, check: {tcp: true, every: 1s, timeout: 3s}}\n", "check timeout 3s is above `every` 1s"},
+		"slow check":          {"routes:\n  a: {listen: 80, to: h:80, check: {kind: tcp, every: 1s, timeout: 3s}}\n", "check timeout 3s is above `every` 1s"},
 		"no keepalive":        {"routes:\n  a: {listen: 80, to: h:80, keepalive: off}\n", "without keepalive below 240s"},
 		"late keepalive":      {"defaults: {keepalive: 300s}\nroutes:\n  a: {listen: 80, to: h:80}\n", "without keepalive below 240s"},
 		"idle cut by default": {"defaults: {idle_timeout: 30s}\nroutes:\n  a: {listen: 80, to: h:80}\n", "cuts connection pools"},
