@@ -33,6 +33,8 @@ const (
 // ErrNotTLS says that the stream does not start with a TLS handshake.
 var ErrNotTLS = errors.New("not TLS")
 
+var errTooLong = fmt.Errorf("a ClientHello that takes more than %d bytes", MaxSize)
+
 // Hello is what a ClientHello says.
 type Hello struct {
 	// ServerName is the host name in lower case, without a dot at its end; ""
@@ -89,6 +91,9 @@ func (p *Parser) record(stream []byte) (int, error) {
 			return 0, errors.New("another record before the end of the ClientHello")
 		}
 	}
+	if p.at+recordHead >= MaxSize {
+		return 0, errTooLong
+	}
 	if len(b) < recordHead {
 		return 0, nil
 	}
@@ -99,7 +104,7 @@ func (p *Parser) record(stream []byte) (int, error) {
 	case n > maxRecord:
 		return 0, fmt.Errorf("a record of %d bytes; TLS knows up to %d", n, maxRecord)
 	case p.at+recordHead+n > MaxSize:
-		return 0, fmt.Errorf("a ClientHello that takes more than %d bytes", MaxSize)
+		return 0, errTooLong
 	case p.records == 0 && len(b) > recordHead && b[recordHead] != typeClientHello:
 		return 0, fmt.Errorf("a handshake message of type %d, want a ClientHello", b[recordHead])
 	case len(b) < recordHead+n:

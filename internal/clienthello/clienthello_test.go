@@ -208,6 +208,28 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
+// TestBound: no stream of MaxSize bytes leaves the parser waiting for more.
+func TestBound(t *testing.T) {
+	whole := message(ext(21, strings.Repeat("x", 40_000)))
+	body := whole[recordHead:]
+	for last := range 12 { // where the last record before the bound ends
+		cut := MaxSize - 4*(recordHead+maxRecord) + maxRecord - last // of what fits in front
+		var stream []byte
+		for size := cut; len(stream) < MaxSize; size = maxRecord {
+			n := min(size, maxRecord)
+			stream = append(stream, typeHandshake, majorVersion, 1, byte(n>>8), byte(n))
+			stream = append(stream, body[:n]...)
+			if len(stream) == n+recordHead {
+				stream[6], stream[7], stream[8] = 0, 0xff, 0xf0
+			}
+		}
+		var p Parser
+		if h, err := p.Parse(stream[:MaxSize]); h != nil || err == nil {
+			t.Errorf("%d: %v, %v", last, h, err)
+		}
+	}
+}
+
 func TestNotTLS(t *testing.T) {
 	for _, s := range []string{"GET / HTTP/1.1\r\n", "\x16\x02", "\x15\x03\x01", "\x80\x2e\x01\x03\x01", "\x00\x00\x00\x08\x04\xd2\x16\x2f"} {
 		var p Parser

@@ -80,7 +80,7 @@ const serverEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRD
 func (l *loop) tryNext(p *pair) {
 	d := p.dial
 	for {
-		c, result := p.set.picker.pick(netip.AddrFrom16(p.clientAddr.addr), d.tried)
+		c, result := p.picker().pick(netip.AddrFrom16(p.clientAddr.addr), d.tried)
 		if result != picked || len(d.attempts) == maxAttempts {
 			l.noneLeft(p, result)
 			return

@@ -326,7 +326,7 @@ func (l *loop) conns() []engine.Conn {
 func (p *pair) conn() engine.Conn {
 	c := engine.Conn{
 		ID: strconv.FormatUint(p.id, 10), Route: p.route().name, State: p.stateName(),
-		Client: p.clientAddr.full(), Listener: p.local(),
+		Client: p.clientAddr.full(), Caller: p.about(), Listener: p.local(),
 		Start: time.Unix(0, p.started), BytesUp: p.client.moved, BytesDown: p.server.moved,
 	}
 	to := p.to

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midspan/internal/engine"
+	"midspan/internal/plan"
 )
 
 // state of a pair.
@@ -16,11 +17,17 @@ type state uint8
 
 const (
 	stateFree state = iota
+	// stateOpening: what the client says first is read, before a server is
+	// looked for. See opening.
+	stateOpening
 	stateDialing
 	stateOpen
 	// stateResetting: one leg is gone, and the other is reset as soon as its
 	// peer has what was sent before.
 	stateResetting
+	// stateParting: the client has been told why it is turned away, and is given
+	// time to read it.
+	stateParting
 )
 
 // pair is a connection: the client's leg and the server's. It is what an idle
@@ -34,11 +41,12 @@ type pair struct {
 	to       *choice  // the endpoint in use
 	dial     *dial    // while dialing
 	trouble  *trouble // if there was any
+	call     *caller  // what is known of the client, if more than its address
 
 	client, server side
 
 	started     int64         // wall clock, Unix nanoseconds
-	connectTime time.Duration // from accept to the server's answer
+	connectTime time.Duration // from accept, or the end of the opening, to the server's answer
 	lastMove    time.Duration // loop time
 	timer       time.Duration // loop time of the next look at the pair, while inTimers
 	inTimers    int32         // place in loop.timers, from 1; 0: not in it
@@ -125,12 +133,18 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	l.e.active.Add(1)
 	r.active.Add(1)
 	r.shards[l.id].accepted.Add(1)
-	if !p.set.allows(client.Addr()) {
+	switch {
+	case p.set.reads:
+		l.beginOpening(p)
+	case p.set.asksWho:
+		if l.admit(p) {
+			l.seek(p)
+		}
+	case !p.set.allows(client.Addr()):
 		l.abort(p, notAllowed)
-		return
+	default:
+		l.seek(p)
 	}
-	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
-	l.tryNext(p)
 }
 
 // pairsABlock makes blocks that fill one of the Go allocator's sizes (16 KiB).
@@ -190,6 +204,14 @@ func (p *pair) local() netip.AddrPort {
 // handle takes an event of one of p's descriptors.
 func (l *loop) handle(p *pair, which, events uint32) {
 	switch {
+	case p.state == stateOpening || p.state == stateParting:
+		p.client.note(events)
+		if p.state == stateOpening {
+			l.readOpening(p)
+		} else {
+			l.parting(p)
+		}
+		return
 	case p.state == stateResetting:
 		left := p.server.fd
 		if which == whichClient {
@@ -254,8 +276,11 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 		return
 	}
 	l.timers.set(p, p.idleDeadline())
+	if p.set.SendProxy != plan.SendNone {
+		l.greet(p)
+	}
 	l.progress(p)
-	if p.state == stateOpen {
+	if p.state == stateOpen && !p.watching {
 		p.watching = true
 		// Late: most of what a short connection sends has been read by now,
 		// without an event. EPOLLOUT is asked for when a write would block.
@@ -276,9 +301,11 @@ func (l *loop) watchClient(p *pair, op int) {
 
 func (p *pair) stateName() string {
 	switch {
+	case p.state == stateOpening:
+		return "opening"
 	case p.state == stateDialing:
 		return "connecting"
-	case p.state == stateResetting:
+	case p.state == stateResetting, p.state == stateParting:
 		return "resetting"
 	case p.client.eof:
 		return "client-closed"
@@ -368,15 +395,20 @@ func (l *loop) finish(p *pair) {
 	l.timers.set(p, 0)
 	r := p.route()
 	r.shards[l.id].ended[p.endedBy].Add(1)
-	l.record(p, true)
+	if p.endedBy != probe {
+		l.record(p, true)
+	}
 	if p.to != nil {
 		p.to.drop()
+	}
+	if p.call != nil && p.call.consumer != nil {
+		p.call.consumer.leave()
 	}
 	r.active.Add(-1)
 	l.e.active.Add(-1)
 	p.state = stateFree
 	p.gen++
-	p.to, p.trouble = nil, nil
+	p.to, p.trouble, p.call = nil, nil, nil
 	l.free = append(l.free, p.slot)
 	l.e.roomMade()
 }
@@ -422,6 +454,11 @@ func (p *pair) idleDeadline() time.Duration {
 
 func (l *loop) onTimer(p *pair) {
 	switch p.state {
+	case stateOpening:
+		l.openingTimer(p)
+	case stateParting:
+		l.closeSide(p, &p.client)
+		l.finish(p)
 	case stateDialing:
 		l.dialTimer(p)
 	case stateResetting:

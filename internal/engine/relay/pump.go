@@ -1,6 +1,10 @@
 package relay
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/proxyproto"
+)
 
 const (
 	// A read of enterSplice bytes is worth a splice next time; a wake-up that
@@ -102,6 +106,14 @@ func (l *loop) count(p *pair, from *side, before uint64) {
 	} else {
 		c.down.Add(n)
 	}
+	if p.call != nil && p.call.consumer != nil {
+		f := &p.call.consumer.shards[l.id]
+		if from == &p.client {
+			f.up.Add(n)
+		} else {
+			f.down.Add(n)
+		}
+	}
 }
 
 // flush writes what is in hand, as far as to takes it.
@@ -186,6 +198,10 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	if spliced {
 		l.spliced += uint64(n)
 		from.pipe.filled = n
+		return 0
+	}
+	if from.moved == 0 && from == &p.client && p.set.checkFirst && proxyproto.Starts(l.scratch[:n]) {
+		l.refuseLateHeader(p)
 		return 0
 	}
 	l.copied += uint64(n)

@@ -50,6 +50,7 @@ type Engine struct {
 	log   *slog.Logger
 	loops []*loop
 	keepP time.Duration // see loop.wait
+	epoch time.Time     // see clock
 	done  sync.WaitGroup
 
 	active       atomic.Int64  // connections now
@@ -67,7 +68,8 @@ type Engine struct {
 	routes    []*route   // in the order of the plan, then the removed ones
 	listeners map[address]*listener
 	pending   []engine.Pending
-	warm      bool // a route has warm connections
+	warm      bool        // a route has warm connections
+	consumers []*consumer // in the order of the plan, then those that are gone
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -84,7 +86,7 @@ func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
 		o.Loops = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{hooks: o.Hooks, log: o.Log, keepP: shared, listeners: map[address]*listener{}}
+	e := &Engine{hooks: o.Hooks, log: o.Log, keepP: shared, epoch: time.Now(), listeners: map[address]*listener{}}
 	if o.Dedicated {
 		e.keepP = dedicated
 	}
@@ -278,6 +280,7 @@ func (e *Engine) holdsPort(port uint16) bool {
 // setRoutes brings e.routes to what p says. Routes that are gone stay while
 // they have connections, to be counted.
 func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
+	who := e.setConsumers(p)
 	old := map[string]*route{}
 	for _, r := range e.routes {
 		old[r.name] = r
@@ -290,7 +293,7 @@ func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
 			r = newRoute(pr.Name, len(e.loops))
 		}
 		delete(old, pr.Name)
-		r.update(pr)
+		r.update(pr, who)
 		byName[pr.Name] = r
 		next = append(next, r)
 	}
@@ -396,6 +399,9 @@ func (e *Engine) Status() engine.Status {
 	for _, r := range e.routes {
 		s.Routes = append(s.Routes, r.status(listening[r]))
 	}
+	for _, c := range e.consumers {
+		s.Consumers = append(s.Consumers, c.status())
+	}
 	return s
 }
 
@@ -440,6 +446,10 @@ func (e *Engine) Close() error {
 	e.listeners, e.loops = nil, nil
 	return nil
 }
+
+// clock is the time since the engine was made. It is the same for all loops,
+// whose own times begin when each was made.
+func (e *Engine) clock() time.Duration { return time.Since(e.epoch) }
 
 // complain logs a shortage of this machine's, at most once in ten seconds: it
 // comes from the data path, thousands of times a second when it comes.

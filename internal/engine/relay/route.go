@@ -19,11 +19,13 @@ type route struct {
 	set     atomic.Pointer[settings] // in force for new connections
 	shards  []counters               // one a loop
 
-	turn atomic.Uint64 // of the balancing
+	turn atomic.Uint64            // of the balancing
+	said [numReasons]atomic.Int64 // engine's clock when each reason to refuse was last logged
 
 	mu        sync.Mutex
 	endpoints map[endpointKey]*endpoint
-	loads     map[string]*atomic.Int64 // connections by server
+	loads     map[string]*atomic.Int64  // connections by server
+	turns     map[string]*atomic.Uint64 // of the balancing of each group, by Match
 }
 
 // settings are what a connection is made by; it keeps those it was made with.
@@ -31,7 +33,18 @@ type settings struct {
 	*plan.Route
 	owner   *route
 	options sockOptions // of the sockets to servers
-	picker  *picker
+	picker  *picker     // of all servers
+
+	rest      *picker            // of those for connections that no group is for
+	groups    []*picker          // as plan.Route.Groups
+	byName    map[string]*picker // the same, but for patterns
+	wild      []wildGroup        // patterns, the longest first
+	consumers *consumers
+
+	reads      bool // connections have an opening, see opening
+	asksWho    bool // who calls decides something, see admit
+	session    bool // a goroutine carries the connection, see handOff
+	checkFirst bool // the first data must not be a PROXY header
 }
 
 type endpointKey struct {
@@ -67,7 +80,7 @@ func newRoute(name string, loops int) *route {
 }
 
 // update puts the settings of p in force for new connections.
-func (r *route) update(p *plan.Route) {
+func (r *route) update(p *plan.Route, who *consumers) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.removed.Store(false)
@@ -103,7 +116,16 @@ func (r *route) update(p *plan.Route) {
 		}
 	}
 	r.endpoints = next
-	r.set.Store(&settings{p, r, optionsOf(p), newPicker(p.Balance, up, &r.turn)})
+	set := &settings{
+		Route: p, owner: r, options: optionsOf(p), picker: newPicker(p.Balance, up, &r.turn),
+		consumers:  who,
+		reads:      p.Proxy.Mode == plan.ProxyRequired || p.Mode == plan.ModeSNI,
+		asksWho:    p.Guarded || len(who.inOrder) > 0 && (p.Proxy.Mode == plan.ProxyRequired || p.Mode == plan.TCP && len(p.Groups) > 0),
+		session:    p.TLS != nil || p.UpstreamTLS.On || p.Mode == plan.ModeHTTP,
+		checkFirst: p.Proxy.Mode != plan.ProxyPassed,
+	}
+	set.setGroups(r, up)
+	r.set.Store(set)
 }
 
 // mustCut tells whether there are connections to an endpoint that is cut off.
@@ -120,7 +142,7 @@ func (r *route) mustCut() bool {
 
 // allows tells whether a client may connect. IPv4 clients come unmapped.
 func (s *settings) allows(client netip.Addr) bool {
-	return len(s.Allow) == 0 || slices.ContainsFunc(s.Allow, func(n netip.Prefix) bool { return n.Contains(client) })
+	return len(s.Allow) == 0 || within(s.Allow, client)
 }
 
 func (r *route) status(listening []address) engine.RouteStatus {
