@@ -278,18 +278,32 @@ func target(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
 }
 
 // state is the monitor's verdict, but for one thing: where no test is made,
-// failed connects alone never take the last server of a route away. There is
+// failed connects alone never take the last server of a set away. There is
 // nothing to lose by trying it.
 func (d *Daemon) state(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr) (up, lastResort bool) {
-	lost := map[string]bool{}
+	lost := map[*plan.Server]bool{}
 	for _, r := range p.Routes {
-		lost[r.Name] = r.Check.Kind == plan.CheckOff && !slices.ContainsFunc(r.Servers, func(s *plan.Server) bool {
-			return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e plan.Endpoint) bool { return d.health.Up(target(r, s, e.Addr)) })
-		})
+		if r.Check.Kind != plan.CheckOff {
+			continue
+		}
+		for set := range r.Sets() {
+			if slices.ContainsFunc(set, func(i int) bool { return d.usable(r, r.Servers[i]) }) {
+				continue
+			}
+			for _, i := range set {
+				lost[r.Servers[i]] = true
+			}
+		}
 	}
 	return func(r *plan.Route, s *plan.Server, a netip.Addr) (up, lastResort bool) {
-		return lost[r.Name] || d.health.Up(target(r, s, a)), lost[r.Name]
+		up = d.health.Up(target(r, s, a))
+		return up || lost[s], !up && lost[s]
 	}
+}
+
+// usable tells whether an address of s gets new connections.
+func (d *Daemon) usable(r *plan.Route, s *plan.Server) bool {
+	return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e plan.Endpoint) bool { return d.health.Up(target(r, s, e.Addr)) })
 }
 
 // dialled is told of failed connects: a sign for health, and a reason to look

@@ -303,6 +303,28 @@ func TestPassive(t *testing.T) {
 	}
 }
 
+// TestPassiveSets: the last server of each set is kept, also beside another set
+// that is well.
+func TestPassiveSets(t *testing.T) {
+	one, _ := named(t, "127.0.0.1:0", "one")
+	dead := freePort(t)
+	r := newRig(t, fmt.Sprintf(`consumers: {local: {from: 127.0.0.0/8}}
+routes: {r: {listen: PORT, to: {local: '127.0.0.1:%d', default: '127.0.0.1:%d'}, check: {every: 30s, fall: 2}}}`, dead, one))
+	r.start()
+	for range 5 {
+		if got := r.who(); got != "reset" {
+			t.Fatalf("%s, want a reset", got)
+		}
+	}
+	for _, e := range r.Status().Engine.Routes[0].Endpoints {
+		if !e.Up || e.LastResort != (e.Addr.Port() == uint16(dead)) {
+			t.Errorf("%+v", e)
+		}
+	}
+	named(t, fmt.Sprintf("127.0.0.1:%d", dead), "risen")
+	r.until("the server of the set back", func() bool { return r.who() == "risen" })
+}
+
 // TestReload: a good file comes into force; a bad one, and one whose port is
 // taken, leave all as it was and say so.
 func TestReload(t *testing.T) {

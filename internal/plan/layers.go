@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,6 +77,21 @@ type Group struct {
 	Path    string `json:"path,omitempty"`    // http: what the request's path starts with
 	Rewrite string `json:"rewrite,omitempty"` // http: what servers get in place of Path; "": Path
 	Servers []int  `json:"servers"`           // indices into Route.Servers
+}
+
+// Sets are the route's sets of servers that are not empty: Default, and those of
+// its groups.
+func (r *Route) Sets() iter.Seq[[]int] {
+	return func(yield func([]int) bool) {
+		if len(r.Default) > 0 && !yield(r.Default) {
+			return
+		}
+		for _, g := range r.Groups {
+			if !yield(g.Servers) {
+				return
+			}
+		}
+	}
 }
 
 // SNI is what becomes of connections without a server name.
