@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"strings"
 	"time"
 
 	"midspan/internal/engine"
@@ -27,10 +28,23 @@ var needs = map[string][]plan.Feature{
 	"end of a flow after a long rest":                    {plan.FeatureFinTimeout},
 }
 
+// layers are features whose every case needs them, by what its name starts with.
+var layers = map[string]plan.Feature{
+	"PROXY ":      plan.FeatureProxy,
+	"send_proxy":  plan.FeatureSendProxy,
+	"consumer":    plan.FeatureProxy,
+	"server name": plan.FeatureSNI,
+}
+
 // carriedBy tells whether an engine of that kind can pass the case.
 func (c testCase) carriedBy(kind plan.Engine) bool {
 	for _, f := range needs[c.name] {
 		if !kind.Carries(f) {
+			return false
+		}
+	}
+	for begin, f := range layers {
+		if strings.HasPrefix(c.name, begin) && !kind.Carries(f) {
 			return false
 		}
 	}

@@ -17,7 +17,7 @@ import (
 //
 // Names have the addresses of r.names, and servers are up unless r.down names
 // them or their address. A line that does not start with a route's name but
-// with "max_connections" is for the plan as a whole.
+// with "max_connections" or "consumers" is for the plan as a whole.
 func (r *rig) plan(format string, args ...any) *plan.Plan {
 	r.Helper()
 	top := []string{"health: off", "admin: off", fmt.Sprintf("defaults: { engine: %s }", r.kind)}
@@ -26,7 +26,7 @@ func (r *rig) plan(format string, args ...any) *plan.Plan {
 		line = strings.TrimSpace(line)
 		switch {
 		case line == "":
-		case strings.HasPrefix(line, "max_connections:"):
+		case strings.HasPrefix(line, "max_connections:"), strings.HasPrefix(line, "consumers:"):
 			top = append(top, line)
 		default:
 			routes = append(routes, "  "+line)
