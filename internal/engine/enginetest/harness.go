@@ -82,7 +82,7 @@ func allCases(p *Place) []testCase {
 	return slices.Concat(
 		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(p), balanceCases(), limitCases(),
 		applyCases(), allowCases(p), downCases(p), loadCases(), endingCases(), reportCases(),
-		proxyCases(),
+		proxyCases(), sendProxyCases(), consumerCases(), sniCases(),
 	)
 }
 

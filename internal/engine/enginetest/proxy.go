@@ -1,12 +1,9 @@
 package enginetest
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,59 +26,8 @@ func proxyCases() []testCase {
 		{"PROXY header and much data", testProxyBulk},
 		{"PROXY header and balance source", testProxySource},
 		{"PROXY header and a client in a hurry", testProxyEarlyEnd},
-		{"send_proxy", testSendProxy},
-		{"send_proxy to the one that answers", testSendProxyRetry},
 	}
 }
-
-// The client that headers speak of, and what it connected to.
-var (
-	far   = netip.MustParseAddrPort("192.0.2.7:40000")
-	front = netip.MustParseAddrPort("198.51.100.9:1433")
-)
-
-const v2Signature = "\r\n\r\n\x00\r\nQUIT\n"
-
-// linkID is the TLV by which Azure says who is calling.
-func linkID(id uint32) string {
-	return "\xee\x00\x05\x01" + string(binary.LittleEndian.AppendUint32(nil, id))
-}
-
-// v1 is a PROXY header of version 1.
-func v1(src, dst netip.AddrPort) string {
-	return fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", src.Addr(), dst.Addr(), src.Port(), dst.Port())
-}
-
-// v2 is one of version 2, for IPv4.
-func v2(src, dst netip.AddrPort, tlvs string) string {
-	b := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
-	b = binary.BigEndian.AppendUint16(b, src.Port())
-	b = binary.BigEndian.AppendUint16(b, dst.Port())
-	return v2Raw(0x21, 0x11, string(b)+tlvs)
-}
-
-func v2Raw(command, family byte, rest string) string {
-	return v2Signature + string([]byte{command, family, byte(len(rest) >> 8), byte(len(rest))}) + rest
-}
-
-// say writes bytes that are not of the peer's stream.
-func (p *peer) say(s string) error {
-	_, err := io.WriteString(p, s)
-	return err
-}
-
-// hear reads as many bytes as want has, and compares.
-func (p *peer) hear(want string) error {
-	b := make([]byte, len(want))
-	n, err := io.ReadFull(p, b)
-	if err != nil || string(b) != want {
-		return fmt.Errorf("there came %q, %s; want %q", b[:n], fate(err), want)
-	}
-	return nil
-}
-
-// pause is long enough for what was written to come in by itself.
-func pause() { time.Sleep(3 * time.Millisecond) }
 
 func testProxyCuts(r *rig) {
 	at := r.route(", proxy_protocol: required", r.serve(echo))
@@ -164,32 +110,6 @@ func testProxyServerFirst(r *rig) {
 		}
 		r.wantEcho(c, "after the greeting")
 	}
-}
-
-// wantReset sends s on a new connection, which must be reset without a byte and
-// for that reason; the server must not hear of it.
-func (r *rig) wantReset(at netip.AddrPort, s string, why engine.Reason) *engine.Record {
-	r.Helper()
-	c := r.dial(at)
-	if err := c.say(s); err != nil && fate(err) != "reset" {
-		r.Fatal(err)
-	}
-	if got := c.all().String(); got != "0 bytes, reset" {
-		r.Errorf("%.40q: the client sees: %s; want a reset", s, got)
-	}
-	var end *engine.Record
-	r.until("a record of it", func() bool {
-		for _, record := range r.log.all() {
-			if (record.Client == c.local || record.Peer == c.local) && !record.End.IsZero() {
-				end = record
-			}
-		}
-		return end != nil
-	})
-	if end.Reason != why || end.Err == "" || end.Connect != 0 {
-		r.Errorf("%.40q: the record says %q, %q, connected after %s; want %q", s, end.Reason, end.Err, end.Connect, why)
-	}
-	return end
 }
 
 func testProxySlow(r *rig) {
@@ -520,90 +440,5 @@ func testProxyEarlyEnd(r *rig) {
 		if err != nil || string(b) != data {
 			r.Errorf("%q came back as %q, %v", data, b, err)
 		}
-	}
-}
-
-func testSendProxy(r *rig) {
-	backend := r.serve(nil)
-	for _, tt := range []struct{ settings, in, want string }{
-		{"send_proxy: v1", "", "own v1"},
-		{"send_proxy: v2", "", "own v2"},
-		{"send_proxy: v1, proxy_protocol: required", v2(far, front, linkID(9)), v1(far, front)},
-		{"send_proxy: v2, proxy_protocol: required", v2(far, front, linkID(9)), v2(far, front, linkID(9))},
-		{"send_proxy: v2, proxy_protocol: required", v1(far, front), v2(far, front, "")},
-		{"send_proxy: v2, proxy_protocol: required", v2(far, front, "\x01\x00\x02h2") + v2(far, front, linkID(9)), v2(far, front, "\x01\x00\x02h2"+linkID(9))},
-		{"send_proxy: v2, proxy_protocol: required", "PROXY UNKNOWN\r\n", "own v2"},
-	} {
-		at := r.route(", "+tt.settings, backend)
-		for _, data := range []string{"", "hello"} {
-			if data == "" && strings.Contains(tt.in, "UNKNOWN") {
-				continue // a probe
-			}
-			c := r.dial(at)
-			if err := c.say(tt.in + data); err != nil {
-				r.Fatal(err)
-			}
-			s := r.accept(backend)
-			want := tt.want
-			switch want {
-			case "own v1":
-				want = v1(c.local, at)
-			case "own v2":
-				want = v2(c.local, at, "")
-			}
-			if err := s.hear(want + data); err != nil {
-				r.Errorf("%s, %.20q: %v", tt.settings, tt.in, err)
-			}
-			if err := s.say("back"); err != nil {
-				r.Fatal(err)
-			}
-			if err := c.hear("back"); err != nil {
-				r.Error(err)
-			}
-			if all := r.engine.Conns(); len(all) != 1 || all[0].BytesUp != uint64(len(data)) {
-				r.Errorf("listed is %+v, want %d bytes up: the header is none of the client's", all, len(data))
-			}
-			s.Close()
-			if err := c.all().want(0, "end"); err != nil {
-				r.Error(err)
-			}
-			c.Close()
-			r.until("its end", func() bool { return len(r.engine.Conns()) == 0 })
-		}
-	}
-}
-
-// testSendProxyRetry: whatever was tried before, the server that is reached gets
-// one header. Its socket may have served another client.
-func testSendProxyRetry(r *rig) {
-	backend := r.serve(func(p *peer) {
-		b := make([]byte, 4096)
-		var got []byte
-		for !bytes.HasSuffix(got, []byte("end")) {
-			n, err := p.Read(b)
-			if err != nil {
-				return
-			}
-			got = append(got, b[:n]...)
-		}
-		_, _ = p.Write(got)
-		echo(p)
-	})
-	at := r.route(", send_proxy: v1, balance: first", r.dead(), backend)
-	for range 50 {
-		c := r.dial(at)
-		if err := c.say("end"); err != nil {
-			r.Fatal(err)
-		}
-		if err := c.hear(v1(c.local, at) + "end"); err != nil {
-			r.Fatal(err)
-		}
-		if err := c.bye(); err != nil {
-			r.Fatal(err)
-		}
-	}
-	ends := r.log.all()
-	if !slices.ContainsFunc(ends, func(x *engine.Record) bool { return x.Retries > 0 }) {
-		r.Error("no connection was tried in vain before")
 	}
 }

@@ -28,9 +28,11 @@ func (s *settings) setGroups(r *route, up []choice) {
 		}
 		turns[key] = turn
 		var its []choice
-		for _, c := range up {
-			if slices.ContainsFunc(servers, func(i int) bool { return s.Servers[i] == c.server }) {
-				its = append(its, c)
+		for _, i := range servers { // in their order, which is not the route's
+			for _, c := range up {
+				if c.server == s.Servers[i] {
+					its = append(its, c)
+				}
 			}
 		}
 		return newPicker(s.Balance, its, turn)
