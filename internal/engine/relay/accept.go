@@ -13,7 +13,8 @@ type socket struct {
 	fd      int32
 	slot    uint32
 	retry   time.Duration // paused until then; 0: not paused
-	atLimit bool          // paused because of a limit, not of a shortage
+	atLimit bool          // paused because of a limit that ends with a connection
+	tokens  tokens        // of the route's rate
 }
 
 const (
@@ -47,6 +48,7 @@ func (l *loop) removeListener(ln *listener) {
 			for l.acceptFrom(s) {
 			}
 			l.unpause(s)
+			s.tokens.giveBack()
 			unix.Close(int(s.fd))
 			l.listeners[i] = nil
 			return
@@ -60,19 +62,25 @@ func (l *loop) removeListener(ln *listener) {
 func (l *loop) acceptFrom(s *socket) bool {
 	r := s.route.Load()
 	for range l.share() {
-		if set := r.set.Load(); set.MaxConnections > 0 && r.active.Load() >= int64(set.MaxConnections) {
-			l.pause(s, full, true)
-			return false
-		}
 		if l.e.active.Load() >= l.e.limit.Load() {
 			l.e.complain("the limit of connections is reached; more wait in the listen queue", "max_connections", l.e.limit.Load())
 			l.pause(s, full, true)
 			return false
 		}
+		set, why := r.set.Load(), noReason
+		if set.limited {
+			var waits bool
+			if why, waits = l.enter(s, set); waits {
+				return false
+			}
+		}
 		fd, client, e := accept(int(s.fd))
+		if e != 0 && why == noReason {
+			l.stayOut(s, set)
+		}
 		switch {
 		case e == 0:
-			l.open(s, r, fd, client)
+			l.open(s, set, fd, client, why)
 		case e == unix.EAGAIN:
 			return false
 		case isShortage(e):

@@ -46,6 +46,7 @@ type picker struct {
 	tiers   [2][]choice // up, with a weight: first the servers, then the backups
 	turns   [2][]uint16 // roundrobin: indices into tiers, smoothly interleaved
 	turn    *atomic.Uint64
+	risenAt atomic.Int64 // when the last slow start ends, Unix nanoseconds; 0: none is on
 }
 
 // pickResult says why there is no endpoint.
@@ -79,6 +80,7 @@ func newPicker(b plan.Balance, up []choice, turn *atomic.Uint64) *picker {
 		}
 		p.turns[i] = interleave(weights)
 	}
+	p.risenAt.Store(p.ramps())
 	return p
 }
 
@@ -149,7 +151,7 @@ func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(*
 	if p.balance == plan.LeastConn { // of equals not always the same
 		first = p.turn.Add(1)
 	}
-	bestScore := math.Inf(-1)
+	bestScore, now := math.Inf(-1), p.rising()
 	for i := range uint64(len(all)) {
 		c := &all[(first+i)%uint64(len(all))]
 		if !free(c) {
@@ -158,7 +160,7 @@ func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(*
 		if p.balance == plan.First {
 			return c
 		}
-		if s := p.score(c, client); s > bestScore {
+		if s := p.score(c, client, now); s > bestScore {
 			best, bestScore = c, s
 		}
 	}
@@ -171,6 +173,11 @@ func (p *picker) inTurn(tier int, all []choice, free func(*choice) bool) *choice
 	if len(turns) == 0 {
 		return nil
 	}
+	if now := p.rising(); now != 0 {
+		if c := p.inRisingTurn(turns, all, now, free); c != nil {
+			return c
+		}
+	}
 	start := p.turn.Add(1) - 1
 	for i := range uint64(len(turns)) {
 		if c := &all[turns[(start+i)%uint64(len(turns))]]; free(c) {
@@ -180,9 +187,12 @@ func (p *picker) inTurn(tier int, all []choice, free func(*choice) bool) *choice
 	return nil
 }
 
-// score ranks c for client; the highest wins.
-func (p *picker) score(c *choice, client netip.Addr) float64 {
+// score ranks c for client; the highest wins. now is as rising has it.
+func (p *picker) score(c *choice, client netip.Addr, now int64) float64 {
 	weight := float64(c.server.Weight)
+	if now != 0 {
+		weight *= c.rise.share(now)
+	}
 	if p.balance == plan.LeastConn {
 		// The connection itself is counted, so that of two idle servers the
 		// heavier one is taken.
@@ -208,7 +218,11 @@ func hashPair(client, addr netip.Addr, server string) uint64 {
 	for i := range len(server) {
 		mix(server[i])
 	}
-	// FNV's high bits are weak on short input; finish as MurmurHash3 does.
+	return finish(h) // FNV's high bits are weak on short input
+}
+
+// finish mixes bits as MurmurHash3 does at its end.
+func finish(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	h ^= h >> 33

@@ -63,12 +63,15 @@ func within(networks []netip.Prefix, a netip.Addr) bool {
 }
 
 // admit decides, once it is known who the client is, whether it may come in, and
-// counts it on its consumer. If not, p is over.
+// counts it on its address and its consumer. If not, p is over.
 func (l *loop) admit(p *pair) bool {
 	set := p.set
 	client := p.clientAddr.full().Addr()
 	if !set.allows(client) {
 		l.abort(p, notAllowed)
+		return false
+	}
+	if !l.countSource(p) {
 		return false
 	}
 	if !set.asksWho {

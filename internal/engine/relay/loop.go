@@ -23,7 +23,7 @@ type loop struct {
 	wakefd int
 
 	now      time.Duration // since the epoch, taken once for each batch
-	epoch    time.Time
+	epoch    time.Time     // the engine's: loops compare times
 	events   [256]unix.EpollEvent
 	batch    []unix.EpollEvent // what is left of the batch in hand
 	inHand   *pair             // whose event is being handled
@@ -67,7 +67,7 @@ const (
 )
 
 func newLoop(e *Engine, id int) (*loop, error) {
-	l := &loop{e: e, id: id, epoch: time.Now(), scratch: make([]byte, bufferSize)}
+	l := &loop{e: e, id: id, epoch: e.epoch, scratch: make([]byte, bufferSize)}
 	var err error
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)

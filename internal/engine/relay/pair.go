@@ -60,6 +60,8 @@ type pair struct {
 	endedBy    reason
 	queued     bool // in loop.ready
 	watching   bool // the client's leg is in the epoll set
+	outside    bool // turned away at the accept: it has none of the route's places
+	inSources  bool // its client is counted: see countSource
 }
 
 // trouble is what went wrong with a pair.
@@ -114,10 +116,15 @@ func (p *pair) mishap() *trouble {
 // before it; a direct connection's peer may have it in its receive queue.
 const resetLinger = 5 * time.Second
 
-// open makes a pair of an accepted connection and starts to look for a server.
-func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
+// open makes a pair of an accepted connection and starts to look for a server,
+// unless there is a reason to turn it away.
+func (l *loop) open(s *socket, set *settings, fd int32, client netip.AddrPort, why reason) {
+	r := set.owner
 	p := l.newPair()
 	if p == nil {
+		if why == noReason {
+			l.stayOut(s, set)
+		}
 		closeFD(fd)
 		return
 	}
@@ -127,16 +134,21 @@ func (l *loop) open(s *socket, r *route, fd int32, client netip.AddrPort) {
 	p.state = stateDialing
 	p.client = side{fd: fd, readable: true, writable: true}
 	p.server = side{fd: -1, writable: true}
-	p.set, p.listener = r.set.Load(), s.listener
+	p.set, p.listener = set, s.listener
 	p.clientAddr, p.started = compact(client), time.Now().UnixNano()
 	p.lastMove = l.now
 	l.e.active.Add(1)
-	r.active.Add(1)
+	if why == noReason && set.MaxConnections == 0 { // else it has its place
+		r.active.Add(1)
+	}
 	r.shards[l.id].accepted.Add(1)
 	switch {
+	case why != noReason:
+		p.outside = true
+		l.abort(p, why)
 	case p.set.reads:
 		l.beginOpening(p)
-	case p.set.asksWho:
+	case p.set.asksWho || p.set.sources != nil:
 		if l.admit(p) {
 			l.seek(p)
 		}
@@ -404,7 +416,13 @@ func (l *loop) finish(p *pair) {
 	if p.call != nil && p.call.consumer != nil {
 		p.call.consumer.leave()
 	}
-	r.active.Add(-1)
+	if p.inSources {
+		p.set.leave(p.clientAddr.addr)
+	}
+	p.set.refund(p.endedBy)
+	if !p.outside {
+		r.active.Add(-1)
+	}
 	l.e.active.Add(-1)
 	p.state = stateFree
 	p.gen++

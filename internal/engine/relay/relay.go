@@ -144,6 +144,9 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 		}
 		ln.route.Store(r)
 	}
+	for _, l := range e.loops {
+		l.call(l.forgetTokens)
+	}
 	e.own.Store(newOwnListeners(e.listeners, e.routes))
 	e.enlist(opened)
 	e.setWarm(p, byName)
@@ -293,7 +296,7 @@ func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
 			r = newRoute(pr.Name, len(e.loops))
 		}
 		delete(old, pr.Name)
-		r.update(pr, who)
+		r.update(pr, who, e.clock())
 		byName[pr.Name] = r
 		next = append(next, r)
 	}

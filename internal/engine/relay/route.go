@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"midspan/internal/engine"
 	"midspan/internal/plan"
@@ -26,6 +27,7 @@ type route struct {
 	endpoints map[endpointKey]*endpoint
 	loads     map[string]*atomic.Int64  // connections by server
 	turns     map[string]*atomic.Uint64 // of the balancing of each group, by Match
+	sources   *sources                  // clients by address; nil: they have never been counted
 }
 
 // settings are what a connection is made by; it keeps those it was made with.
@@ -45,6 +47,11 @@ type settings struct {
 	asksWho    bool // who calls decides something, see admit
 	session    bool // a goroutine carries the connection, see handOff
 	checkFirst bool // the first data must not be a PROXY header
+	limited    bool // there is a number of places, or a bucket
+
+	bucket    *bucket      // of Rate; nil: none
+	sources   *sources     // nil: clients have no limits
+	perSource sourceLimits // of each of them
 }
 
 type endpointKey struct {
@@ -63,7 +70,9 @@ type endpoint struct {
 	failing  atomic.Bool  // the last connect failed
 	warm     atomic.Int64 // connections ready for clients to come
 	noWarm   atomic.Int64 // Unix time until which it gets no warm connections
-	cut      atomic.Bool  // not up, or gone from the plan, and the route says on_down: cut
+	rise     rise
+	wasDown  bool        // when last seen; route.mu guards it
+	cut      atomic.Bool // not up, or gone from the plan, and the route says on_down: cut
 	lastErr  atomic.Pointer[string]
 }
 
@@ -79,8 +88,9 @@ func newRoute(name string, loops int) *route {
 	return &route{name: name, shards: make([]counters, loops), endpoints: map[endpointKey]*endpoint{}, loads: map[string]*atomic.Int64{}}
 }
 
-// update puts the settings of p in force for new connections.
-func (r *route) update(p *plan.Route, who *consumers) {
+// update puts the settings of p in force for new connections. It is now by the
+// engine's clock.
+func (r *route) update(p *plan.Route, who *consumers, now time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.removed.Store(false)
@@ -103,6 +113,7 @@ func (r *route) update(p *plan.Route, who *consumers) {
 				ep = &endpoint{addr: pe.Addr}
 			}
 			next[k] = ep
+			ep.mark(pe.Up && !pe.LastResort, p.SlowStart.D())
 			if pe.Up {
 				up = append(up, choice{ep, s, r.loads[s.Name]})
 				isUp[ep] = true
@@ -125,6 +136,7 @@ func (r *route) update(p *plan.Route, who *consumers) {
 		checkFirst: p.Proxy.Mode != plan.ProxyPassed,
 	}
 	set.setGroups(r, up)
+	set.setLimits(r.set.Load(), now)
 	r.set.Store(set)
 }
 
