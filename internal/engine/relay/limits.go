@@ -136,11 +136,14 @@ func (s *settings) refund(why reason) {
 	}
 }
 
-// forgetTokens wakes the listeners that wait for tokens: it may be for ones of a
-// rate that holds no longer.
+// forgetTokens wakes the listeners that wait for tokens of a rate that holds no
+// longer, or that nobody is to wait for any more.
 func (l *loop) forgetTokens() {
 	for _, s := range l.listeners {
-		if s != nil && s.tokens.n > 0 && s.tokens.of != s.route.Load().set.Load().bucket {
+		if s == nil || s.tokens.n == 0 {
+			continue
+		}
+		if set := s.route.Load().set.Load(); s.tokens.of != set.bucket || set.WhenFull == plan.Reset {
 			s.tokens.giveBack()
 			s.retry, l.resumeAt = l.now, l.now
 		}

@@ -91,9 +91,10 @@ func (t *sources) enterAt(now time.Duration, client [16]byte, lim *sourceLimits)
 		return sourceRefused
 	}
 	if lim.interval > 0 {
-		// After a reload it may be later than this pace can be.
-		at, ok := lim.take(min(s.fullAt, now+lim.window), now)
-		if !ok {
+		s.fullAt = min(s.fullAt, now+lim.window) // it may be later after a reload
+		at, ok := lim.take(s.fullAt, now)
+		if !ok { // so it is known
+			sh.clients[key] = s
 			return sourceRefused
 		}
 		s.fullAt = at

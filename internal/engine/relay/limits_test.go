@@ -1,0 +1,337 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
+)
+
+// limited is an engine of four loops with a route to a server that greets and
+// echoes.
+type limited struct {
+	*testing.T
+	e      *Engine
+	addr   string
+	server *guests
+	mu     sync.Mutex
+	starts []*engine.Record // in the order in which servers were reached
+}
+
+func newLimited(t *testing.T, settings string) *limited {
+	l := &limited{T: t}
+	l.server = newGuests(t, func(c net.Conn) {
+		io.WriteString(c, "!")
+		echo(c)
+	})
+	e, err := New(Options{Loops: 4, Hooks: engine.Hooks{Record: func(r *engine.Record) {
+		if r.End.IsZero() {
+			l.mu.Lock()
+			l.starts = append(l.starts, r)
+			l.mu.Unlock()
+		}
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	l.e, l.addr = e, fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	l.apply(settings)
+	return l
+}
+
+func (l *limited) apply(settings string) {
+	l.Helper()
+	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q, %s}}", l.addr, l.server.addr, settings))
+	if err != nil {
+		l.Fatal(err)
+	}
+	if _, err := l.e.Apply(context.Background(), p); err != nil {
+		l.Fatal(err)
+	}
+}
+
+var errTurnedAway = errors.New("turned away")
+
+// visit makes a connection from an address of this host and waits for the
+// greeting.
+func (l *limited) visit(from string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 20 * time.Second}
+	c, err := d.Dial("tcp", l.addr)
+	if err == nil {
+		l.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err = io.ReadFull(c, make([]byte, 1)); err != nil {
+			c.Close()
+		}
+	}
+	if errors.Is(err, unix.ECONNRESET) {
+		return nil, errTurnedAway
+	}
+	return c, err
+}
+
+// crowd has n clients come at once, and gives those that were let in.
+func (l *limited) crowd(n int) (in []net.Conn) {
+	l.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			c, err := l.visit("127.0.0.1")
+			switch {
+			case err == nil:
+				mu.Lock()
+				in = append(in, c)
+				mu.Unlock()
+			case !errors.Is(err, errTurnedAway):
+				l.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	return in
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+func (l *limited) counters() engine.Counters { return l.e.Status().Routes[0].Counters }
+
+// TestRouteLimitReset: of a crowd exactly as many get in as the route takes, on
+// all loops together, and the others are reset and counted.
+func TestRouteLimitReset(t *testing.T) {
+	l := newLimited(t, "max_connections: 20, when_full: reset")
+	in := l.crowd(200)
+	if len(in) != 20 {
+		t.Fatalf("%d were let in, want 20", len(in))
+	}
+	if c := l.counters(); c.Active != 20 || c.Accepted != 200 || c.Ended[engine.RouteLimit] != 180 {
+		t.Errorf("counters are %+v", c)
+	}
+	closeAll(in[:5])
+	eventually(t, "five have ended", func() bool { return l.counters().Active == 15 })
+	if in := l.crowd(50); len(in) != 5 {
+		t.Errorf("%d were let in, want the 5 there is room for", len(in))
+	}
+}
+
+// TestRouteLimitQueue: a crowd that comes and goes is served to the last, never
+// more at once than the route takes, also while it is reloaded.
+func TestRouteLimitQueue(t *testing.T) {
+	l := newLimited(t, "max_connections: 10")
+	var inside, most atomic.Int64
+	var wg sync.WaitGroup
+	for range 300 {
+		wg.Go(func() {
+			c, err := l.visit("127.0.0.1")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n := inside.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(2 * time.Millisecond)
+			inside.Add(-1) // before the engine can know
+			c.Close()
+		})
+	}
+	for i := range 20 {
+		l.apply(fmt.Sprintf("max_connections: 10, idle_timeout: %dm", 5+i))
+		time.Sleep(5 * time.Millisecond)
+	}
+	wg.Wait()
+	if most.Load() != 10 {
+		t.Errorf("%d at once, want 10", most.Load())
+	}
+}
+
+// TestRateQueue: a crowd above the rate waits, is served to the last, and no
+// faster than at the rate; meanwhile every loop gets its turn, and rests.
+func TestRateQueue(t *testing.T) {
+	const rate, waiting = 100, 160
+	l := newLimited(t, fmt.Sprintf("rate: %d/s", rate))
+	began, cpu := time.Now(), cpuTime()
+	if in := len(l.crowd(rate)) + len(l.crowd(waiting)); in != rate+waiting {
+		t.Fatalf("%d were served of %d", in, rate+waiting)
+	}
+	took, used := time.Since(began), cpuTime()-cpu
+	if least := time.Second * waiting / rate; took < least-50*time.Millisecond || took > 2*least {
+		t.Errorf("it took %s, want %s", took, least)
+	}
+	if used > took/2 && !raceDetector {
+		t.Errorf("%s of processor time in %s of waiting", used, took)
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.starts[rate:] {
+		at := time.Second * time.Duration(i+1) / rate
+		if after := r.Start.Sub(l.starts[0].Start); after < at-50*time.Millisecond {
+			t.Fatalf("connection %d came after %s, want %s", rate+i, after, at)
+		}
+	}
+	wantTurns(t, l.starts[rate:], 4)
+}
+
+// wantTurns wants the loops of connections that all had to wait to have taken
+// turns, as long as each had some.
+func wantTurns(t *testing.T, starts []*engine.Record, loops uint64) {
+	t.Helper()
+	of := func(some []*engine.Record) []int {
+		n := make([]int, loops)
+		for _, r := range some {
+			id, err := strconv.ParseUint(r.ID, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[id%loops]++
+		}
+		return n
+	}
+	each := slices.Min(of(starts)) / 2
+	turns := of(starts[:each*int(loops)])
+	if slices.Min(turns) < each-each/3-3 || slices.Max(turns) > each+each/3+3 {
+		t.Errorf("the loops took %d turns, want about %d each; they had %d waiting", turns, each, of(starts))
+	}
+}
+
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestRateReset: above the rate clients are reset, and a reload does not fill the
+// bucket.
+func TestRateReset(t *testing.T) {
+	l := newLimited(t, "rate: 300/h, when_full: reset")
+	if in := l.crowd(20); len(in) != 1 {
+		t.Fatalf("%d were let in, want the one that 300/h begins with", len(in))
+	}
+	if c := l.counters(); c.Ended[engine.RateLimit] != 19 || c.Active != 1 {
+		t.Errorf("counters are %+v", c)
+	}
+	l.apply("rate: 300/h, when_full: reset, idle_timeout: 10m")
+	l.apply("rate: 600/h, when_full: reset")
+	if in := l.crowd(20); len(in) != 0 {
+		t.Errorf("%d were let in after a reload, want none", len(in))
+	}
+	l.apply("idle_timeout: 10m")
+	if in := l.crowd(20); len(in) != 20 {
+		t.Errorf("%d of 20 were let in without a rate", len(in))
+	}
+}
+
+// TestRateReload: who waits for a token of a slow rate does not wait for it when
+// the rate is another, or none, and is reset when nobody is to wait.
+func TestRateReload(t *testing.T) {
+	for _, then := range []string{"rate: 1000/s", "idle_timeout: 5m", "rate: 1/h, when_full: reset"} {
+		l := newLimited(t, "rate: 1/h")
+		l.crowd(1)
+		in := make(chan int)
+		go func() { in <- len(l.crowd(10)) }()
+		select {
+		case n := <-in:
+			t.Fatalf("%d of 10 did not wait", n)
+		case <-time.After(200 * time.Millisecond):
+		}
+		l.apply(then)
+		want := 10
+		if then == "rate: 1/h, when_full: reset" {
+			want = 0
+		}
+		select {
+		case n := <-in:
+			if n != want {
+				t.Errorf("%s: %d of 10 were let in, want %d", then, n, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: they still wait", then)
+		}
+	}
+}
+
+// TestRateRefund: connections that are turned away take nothing of the rate that
+// others need.
+func TestRateRefund(t *testing.T) {
+	l := newLimited(t, "rate: 1/h, when_full: reset, allow: [127.0.0.1]")
+	for range 5 {
+		if _, err := l.visit("127.0.0.2"); !errors.Is(err, errTurnedAway) {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "they have ended", func() bool { return l.counters().Ended[engine.NotAllowed] == 5 })
+	if in := l.crowd(5); len(in) != 1 {
+		t.Errorf("%d were let in, want 1", len(in))
+	}
+}
+
+// TestPerSource: each client has limits of its own, on all loops together.
+func TestPerSource(t *testing.T) {
+	l := newLimited(t, "per_source: { max_connections: 3 }")
+	in := l.crowd(40)
+	if len(in) != 3 {
+		t.Fatalf("%d were let in, want 3", len(in))
+	}
+	if _, err := l.visit("127.0.0.2"); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	if c := l.counters(); c.Ended[engine.SourceLimit] != 37 || c.Active != 4 {
+		t.Errorf("counters are %+v", c)
+	}
+	// The count goes on through reloads, and through one without.
+	l.apply("idle_timeout: 5m")
+	closeAll(in[:1])
+	eventually(t, "one has ended", func() bool { return l.counters().Active == 3 })
+	l.apply("per_source: { max_connections: 3 }, idle_timeout: 5m")
+	if more := l.crowd(10); len(more) != 1 {
+		t.Errorf("%d were let in, want the 1 there is room for", len(more))
+	}
+
+	l.apply("per_source: { rate: 2/m }")
+	for i, want := range []error{nil, errTurnedAway, errTurnedAway} {
+		if _, err := l.visit("127.0.0.3"); !errors.Is(err, want) {
+			t.Errorf("connection %d in the minute: %v", i, err)
+		}
+	}
+}
+
+// TestPerSourceEnds: nothing is left of clients that have gone, however their
+// connections ended.
+func TestPerSourceEnds(t *testing.T) {
+	l := newLimited(t, "per_source: { max_connections: 5 }, connect_timeout: 1s")
+	closeAll(l.crowd(20))
+	eventually(t, "they have ended", func() bool { return l.counters().Active == 0 })
+	in := l.crowd(5)
+	if len(in) != 5 || len(l.e.Conns()) != 5 {
+		t.Fatalf("%d clients, %d connections, want 5", len(in), len(l.e.Conns()))
+	}
+	for _, c := range l.e.Conns() {
+		l.e.Kill(c.ID)
+	}
+	l.server.closeAll()
+	closeAll(in)
+	table := l.e.routes[0].sources
+	eventually(t, "the table is empty", func() bool { return table.n.Load() == 0 })
+	if table.size() != 0 {
+		t.Errorf("%d clients are left", table.size())
+	}
+}
