@@ -1,5 +1,6 @@
-// Package accesslog writes one line for each connection that starts or ends, as
-// JSON or as HAProxy's tcplog. The data path hands its records over and goes on:
+// Package accesslog writes one line for each connection that starts or ends, and
+// for each request, as JSON or as HAProxy's tcplog and httplog. A connection that
+// was only a load balancer's probe gets none. The data path hands its records over and goes on:
 // they wait in memory, and one goroutine writes them every 50 ms. Whatever
 // happens to the output (a full disk, a pipe that nobody reads), connections do
 // not notice; records that cannot be written are dropped and counted.
@@ -109,7 +110,7 @@ func (w *Writer) Wants(end bool) bool { return w.target.Load().wants(end) }
 
 // Record takes r, which the caller must not change any more. It never blocks.
 func (w *Writer) Record(r *engine.Record) {
-	if !w.Wants(!r.End.IsZero()) {
+	if r.Reason == engine.Probe || !w.Wants(!r.End.IsZero()) {
 		return
 	}
 	w.mu.Lock()

@@ -82,7 +82,7 @@ const maxText = 1 << 20
 
 func (f *flusher) append(to []byte, r *engine.Record) []byte {
 	if f.target.Format == plan.LogTCP {
-		return appendTCP(to, r, f.loc)
+		return appendHaproxy(to, r, f.loc)
 	}
 	return appendJSON(to, r)
 }

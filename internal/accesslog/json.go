@@ -27,6 +27,7 @@ func appendJSON(b []byte, r *engine.Record) []byte {
 	b = appendString(b, r.Route)
 	b = append(b, `,"client":`...)
 	b = appendAddr(b, r.Client)
+	b = appendCaller(b, &r.Caller)
 	if r.Server != "" {
 		b = append(b, `,"server":`...)
 		b = appendString(b, r.Server)
@@ -41,7 +42,46 @@ func appendJSON(b []byte, r *engine.Record) []byte {
 	return append(b, "}\n"...)
 }
 
+// appendKey appends a key and its value, unless that is empty.
+func appendKey(b []byte, key, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = append(append(append(b, `,"`...), key...), `":`...)
+	return appendString(b, value)
+}
+
+func appendCaller(b []byte, c *engine.Caller) []byte {
+	if c.Peer.IsValid() {
+		b = append(b, `,"peer":`...)
+		b = appendAddr(b, c.Peer)
+	}
+	b = appendKey(b, "link", c.Link)
+	b = appendKey(b, "consumer", c.Consumer)
+	return appendKey(b, "server_name", c.ServerName)
+}
+
+// appendRequest appends what an HTTP record has beside those of connections.
+func appendRequest(b []byte, h *engine.HTTP) []byte {
+	b = appendKey(b, "method", h.Method)
+	b = appendKey(b, "host", h.Host)
+	b = appendKey(b, "path", h.Path)
+	b = appendKey(b, "protocol", h.Protocol)
+	if h.Status != 0 {
+		b = append(b, `,"status":`...)
+		b = strconv.AppendInt(b, int64(h.Status), 10)
+	}
+	if h.Wait > 0 {
+		b = append(b, `,"wait_ms":`...)
+		b = appendMillis(b, h.Wait)
+	}
+	return b
+}
+
 func appendEnd(b []byte, r *engine.Record) []byte {
+	if r.HTTP != nil {
+		b = appendRequest(b, r.HTTP)
+	}
 	b = append(b, `,"duration_ms":`...)
 	b = appendMillis(b, r.End.Sub(r.Start))
 	if r.Connect > 0 {

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"time"
@@ -12,27 +13,31 @@ import (
 // 8.5): what ended the connection, and what it was doing then. Tools that read
 // tcplog lines know them. Where the reason alone does not tell whether a server
 // was connected by then, the second state is for when none was.
+//
+// PR is what HAProxy says of all that its rules turn away, limits among them:
+// `tcp-request content reject` logs it. (Of what `tcp-request connection reject`
+// or a wrong PROXY header ends, it writes no such line.)
 var states = map[engine.Reason][2]string{
 	engine.ClosedByClient:     {"--", "CC"}, // normal end; or the client did not wait for the connect
 	engine.ClosedByServer:     {"--"},
-	engine.Probe:              {"CR", "CR"},
-	engine.OpeningTimeout:     {"cR", "cR"},
-	engine.BadProxyHeader:     {"PR", "PR"}, // the proxy refused
-	engine.ProxyNotAllowed:    {"PR", "PR"},
-	engine.UnknownConsumer:    {"PR", "PR"},
-	engine.ConsumerNotAllowed: {"PR", "PR"},
-	engine.ConsumerLimit:      {"PL", "PL"},
-	engine.RateLimit:          {"PL", "PL"},
-	engine.RouteLimit:         {"PL", "PL"},
-	engine.SourceLimit:        {"PL", "PL"},
-	engine.NoServerName:       {"PR", "PR"},
-	engine.UnknownServerName:  {"PR", "PR"},
-	engine.NotTLS:             {"PR", "PR"},
-	engine.TLSFailed:          {"PR", "PR"},
-	engine.BadRequest:         {"PR", "PR"},
 	engine.ResetByClient:      {"CD", "CC"}, // the client aborted during data; or while we connected
 	engine.ResetByServer:      {"SD"},       // the server aborted during data
-	engine.NotAllowed:         {"PR"},       // as `tcp-request connection reject`
+	engine.NotAllowed:         {"PR"},
+	engine.Probe:              {"CR"}, // the client ended before it asked for anything; gets no line
+	engine.OpeningTimeout:     {"cR"}, // as `timeout http-request`
+	engine.BadProxyHeader:     {"PR"},
+	engine.ProxyNotAllowed:    {"PR"},
+	engine.UnknownConsumer:    {"PR"},
+	engine.ConsumerNotAllowed: {"PR"},
+	engine.ConsumerLimit:      {"PR"},
+	engine.RateLimit:          {"PR"},
+	engine.RouteLimit:         {"PR"},
+	engine.SourceLimit:        {"PR"},
+	engine.NoServerName:       {"PR"},
+	engine.UnknownServerName:  {"PR"},
+	engine.NotTLS:             {"PR"},       // as `reject if !{ req.ssl_hello_type 1 }`
+	engine.TLSFailed:          {"PR"},       // HAProxy writes a line of another form: "SSL handshake failure"
+	engine.BadRequest:         {"PR"},       // and <BADREQ>
 	engine.ConnectFailed:      {"SC"},       // refused, unreachable, or no answer (HAProxy tells the last apart, as sC)
 	engine.NoServer:           {"SC"},       // what HAProxy says with <NOSRV>
 	engine.ServersFull:        {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once
@@ -48,11 +53,23 @@ var states = map[engine.Reason][2]string{
 }
 
 func stateOf(r *engine.Record) string {
-	s := states[r.Reason]
-	if r.Connect == 0 && s[1] != "" {
+	s, known := states[r.Reason]
+	switch {
+	case !known: // a request after which the connection goes on
+		return "--"
+	case r.Connect == 0 && s[1] != "":
 		return s[1]
 	}
 	return s[0]
+}
+
+// appendHaproxy appends r as HAProxy would: what it logs of a connection in mode
+// tcp, or of a request in mode http.
+func appendHaproxy(b []byte, r *engine.Record, loc *time.Location) []byte {
+	if r.HTTP != nil {
+		return appendHTTP(b, r, loc)
+	}
+	return appendTCP(b, r, loc)
 }
 
 // appendTCP appends r as HAProxy's `option tcplog` does:
@@ -64,6 +81,20 @@ func stateOf(r *engine.Record) string {
 // at this moment, the one that ends counts in %ac and %fc and no more in %bc and
 // %sc, as it does there.
 func appendTCP(b []byte, r *engine.Record, loc *time.Location) []byte {
+	b = appendWho(b, r, loc)
+	wait, connect := times(r)
+	b = appendInts(b, wait, connect, max(0, r.End.Sub(r.Start).Milliseconds()))
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, r.BytesDown, 10)
+	b = append(b, ' ')
+	b = append(b, stateOf(r)...)
+	b = append(b, ' ')
+	b = appendActive(b, r)
+	return append(b, '\n')
+}
+
+// appendWho appends the client, the time, and the route twice with the server.
+func appendWho(b []byte, r *engine.Record, loc *time.Location) []byte {
 	b = appendBare(b, r.Client)
 	b = append(b, " ["...)
 	b = r.Start.In(loc).AppendFormat(b, "02/Jan/2006:15:04:05.000")
@@ -72,26 +103,27 @@ func appendTCP(b []byte, r *engine.Record, loc *time.Location) []byte {
 	b = append(b, ' ')
 	b = append(b, r.Route...)
 	b = append(b, '/')
-	wait, connect := int64(0), int64(-1)
-	if r.Server == "" {
-		b = append(b, "<NOSRV>"...)
-		wait = -1
-	} else {
-		b = append(b, r.Server...)
-	}
+	b = append(b, cmp.Or(r.Server, "<NOSRV>")...)
+	return append(b, ' ')
+}
+
+// times are those in the queue and to connect, in ms; -1: it did not come to that.
+func times(r *engine.Record) (wait, connect int64) {
+	connect = -1
 	if r.Connect > 0 {
 		connect = r.Connect.Milliseconds()
 	}
-	b = append(b, ' ')
-	b = appendInts(b, wait, connect, max(0, r.End.Sub(r.Start).Milliseconds()))
-	b = append(b, ' ')
-	b = strconv.AppendUint(b, r.BytesDown, 10)
-	b = append(b, ' ')
-	b = append(b, stateOf(r)...)
-	b = append(b, ' ')
+	if r.Server == "" {
+		wait = -1
+	}
+	return wait, connect
+}
+
+// appendActive appends the connections at this moment, the retries, and the queues.
+func appendActive(b []byte, r *engine.Record) []byte {
 	b = appendInts(b, int64(r.TotalActive), int64(r.RouteActive), max(0, int64(r.RouteActive)-1),
 		max(0, int64(r.ServerActive)-1), int64(r.Retries))
-	return append(b, " 0/0\n"...)
+	return append(b, " 0/0"...)
 }
 
 func appendInts(b []byte, ns ...int64) []byte {
