@@ -28,7 +28,26 @@ func (p pace) take(fullAt, now time.Duration) (time.Duration, bool) {
 	return next, next <= now+p.window
 }
 
-// bucket is a token bucket that all loops share. Times are since the engine's
+// level is the state of a pace that all loops share and that may be another one
+// after a reload. Its zero value is full.
+type level struct{ fullAt atomic.Int64 }
+
+func (v *level) take(p pace, now time.Duration) bool {
+	for {
+		at := v.fullAt.Load()
+		least := min(time.Duration(at), now+p.window) // empty, but no debt to another pace
+		next, ok := p.take(least, now)
+		if !ok {
+			next = least
+		}
+		if v.fullAt.CompareAndSwap(at, int64(next)) {
+			return ok
+		}
+	}
+}
+
+// bucket is a token bucket of which tokens can be reserved, and that all loops
+// share. Times are since the engine's
 // start.
 type bucket struct {
 	pace

@@ -145,3 +145,36 @@ func TestBucketInherits(t *testing.T) {
 		}
 	}
 }
+
+// TestLevel: what all loops share goes on when the pace changes, but a debt to a
+// slow one is no debt to a fast one.
+func TestLevel(t *testing.T) {
+	var v level
+	hourly, quick := paceOf(mustRate(t, "1/h")), paceOf(mustRate(t, "2/s"))
+	if !v.take(hourly, 0) || v.take(hourly, time.Minute) {
+		t.Error("1/h is not one an hour")
+	}
+	if v.take(quick, 2*time.Minute) {
+		t.Error("another pace begins full")
+	}
+	at := 2*time.Minute + 500*time.Millisecond
+	if !v.take(quick, at) || v.take(quick, at) {
+		t.Error("2/s is not one in half a second")
+	}
+	var shared level
+	var got atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				if shared.take(paceOf(config.Rate{N: 500, Per: time.Second}), time.Hour) {
+					got.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got.Load() != 500 {
+		t.Errorf("%d tokens of 500", got.Load())
+	}
+}

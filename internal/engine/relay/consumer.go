@@ -18,7 +18,7 @@ type consumer struct {
 	name   string
 	plan   atomic.Pointer[plan.Consumer]
 	shards []flow // one a loop
-	pacer  pacer
+	level  level // of the rate
 
 	active   atomic.Int64
 	accepted atomic.Uint64
@@ -69,7 +69,7 @@ func (c *consumer) join(set *settings, now time.Duration) (why reason, detail st
 		why, detail = consumerNotAllowed, "the route is not one of the consumer's"
 	case p.MaxConnections > 0 && n > int64(p.MaxConnections):
 		why, detail = consumerLimit, fmt.Sprintf("the consumer has its %d connections", p.MaxConnections)
-	case p.Rate.N > 0 && !c.pacer.take(p.Rate.Per/time.Duration(p.Rate.N), now):
+	case p.Rate.N > 0 && !c.level.take(paceOf(p.Rate), now):
 		why, detail = consumerLimit, fmt.Sprintf("the consumer has made its %d connections in %s", p.Rate.N, p.Rate.Per)
 	default:
 		c.accepted.Add(1)
@@ -133,26 +133,5 @@ func (cs *consumers) add(c *consumer, pc *plan.Consumer) {
 	}
 	for _, n := range pc.From {
 		cs.from = append(cs.from, consumerNet{n, c})
-	}
-}
-
-// pacer is a token bucket that holds one second's worth of tokens, and at least
-// one. Its zero value is full; all loops share it. It is kept as the time at
-// which it would be full again (the generic cell rate algorithm).
-type pacer struct{ full atomic.Int64 }
-
-// take takes a token, of which a new one comes every so often; false: there is
-// none. A rate may change from call to call.
-func (p *pacer) take(every, now time.Duration) bool {
-	holds := max(every, time.Second)
-	for {
-		full := p.full.Load()
-		next := max(time.Duration(full), now) + every
-		if next-now > holds {
-			return false
-		}
-		if p.full.CompareAndSwap(full, int64(next)) {
-			return true
-		}
 	}
 }
