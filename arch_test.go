@@ -30,7 +30,7 @@ clienthello       :
 engine            : plan
 plan              : config
 foreign           : config
-health            : plan
+health            : plan proxyproto
 accesslog         : plan engine
 engine/relay      : plan engine host proxyproto clienthello
 engine/nft        : config plan engine host conntrack

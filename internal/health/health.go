@@ -1,15 +1,20 @@
 // Package health tests servers and says which endpoints are up. Two kinds of
-// evidence count: active tests (a connect, or an HTTP request) at the pace of the
-// endpoint's check, and what the data path reports of its own connects. Results
-// count only in a row: a server is down after `fall` failures without a success
-// in between, and up again after `rise` passed tests.
+// evidence count: active tests (a connect, or the opening of a protocol) at the
+// pace of the endpoint's check, and what the data path reports of its own
+// connects. Results count only in a row: a server is down after `fall` failures
+// without a success in between, and up again after `rise` passed tests.
+//
+// A test speaks the protocol as far as it takes to know that the server can be
+// used, and ends the connection so that the server neither logs an error nor
+// counts one against this host, where the protocol has such a way. It logs in
+// nowhere: a server that asks who we are, or says that we may not, is up.
 //
 // A new endpoint is up, but on trial: its first test runs at once, and if that
 // fails it is down, so that a start beside a dead server does not serve errors
 // for fall × every. An endpoint without an active test is down for a cool-down
 // once connects to it have failed, and then on trial as well.
 //
-// Limits: a test is TCP connect or plain HTTP, no TLS and no other protocol; at
+// Limits: an http test is HTTP/1.1; of an answer 64 KiB are read at most. At
 // most 64 tests run at once, so that with many endpoints that do not answer each
 // is tested less often than its check asks for; nothing is kept on disk, so
 // after a restart every endpoint is new.
@@ -17,6 +22,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -39,7 +45,7 @@ type Target struct {
 	// same address where that is set.
 	Addr  netip.AddrPort `json:"addr"`
 	Check plan.Check     `json:"check"`
-	Host  string         `json:"host,omitempty"` // for the HTTP Host header when Check.Host is ""
+	Host  string         `json:"host,omitempty"` // the server's name, for tests that say it
 }
 
 // Options say how a Monitor works. The zero value does.
@@ -132,7 +138,7 @@ func (m *Monitor) Watch(targets []Target) {
 	}
 	wanted := make(map[Target]bool, len(targets))
 	for _, t := range targets {
-		wanted[t.key()] = true
+		wanted[t.Key()] = true
 	}
 	for k, e := range m.entries {
 		if !wanted[k] {
@@ -156,7 +162,7 @@ func (m *Monitor) Watch(targets []Target) {
 func (m *Monitor) Up(t Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entries[t.key()]
+	e := m.entries[t.Key()]
 	return e == nil || e.verdict.up
 }
 
@@ -196,13 +202,28 @@ func (m *Monitor) notify(onChange func()) {
 	}
 }
 
-// key is what targets have in common that share a prober.
-func (t Target) key() Target {
+// Key is what targets have in common that share a prober: t without what the
+// test has no use for.
+func (t Target) Key() Target {
 	t.Addr = unmap(t.Addr)
-	if t.Check.Kind != plan.CheckHTTP || t.Check.Host != "" {
+	if !t.saysHost() {
 		t.Host = ""
 	}
 	return t
+}
+
+// saysHost tells whether the test says the server's name to it: two names for
+// one address are then two tests.
+func (t Target) saysHost() bool {
+	c := t.Check
+	named := c.Kind.Named() && c.Host != ""
+	switch {
+	case c.Kind == plan.CheckHTTP && !named, c.Kind == plan.CheckPostgres && !c.TLS.On:
+		return true
+	case c.Kind == plan.CheckTLS, c.TLS.On:
+		return c.TLS.Name == "" && !(c.Kind == plan.CheckTLS && named)
+	}
+	return false
 }
 
 // unmap makes ::ffff:10.0.0.5 the same as 10.0.0.5: a dual-stack socket knows
@@ -221,5 +242,8 @@ func compare(a, b Target) int {
 	if c := strings.Compare(a.Host+a.Check.Host+a.Check.Path, b.Host+b.Check.Host+b.Check.Path); c != 0 {
 		return c
 	}
-	return int(a.Check.Port) - int(b.Check.Port)
+	if c := int(a.Check.Port) - int(b.Check.Port); c != 0 {
+		return c
+	}
+	return strings.Compare(fmt.Sprint(a.Check), fmt.Sprint(b.Check))
 }

@@ -1,28 +1,30 @@
 package health
 
 import (
-	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"syscall"
 	"time"
 
 	"midspan/internal/plan"
+	"midspan/internal/proxyproto"
 )
 
 const (
-	userAgent = "midspan-check"
+	// ourName is what the test calls itself where a protocol asks for a program.
+	ourName = "midspan-check"
+	// ourUser is whom it logs in as, without a password. Nobody of that name needs
+	// to exist.
+	ourUser = "midspan"
 
-	// maxAnswer bounds what is read of an answer, header and body.
+	// maxAnswer bounds what is read of a server, in bytes.
 	maxAnswer = 64 << 10
-	// maxInterim bounds the 1xx answers before the real one.
-	maxInterim = 4
 	// linger is how long a test waits for the server's own close. A server that
 	// greets its clients needs one round trip to see that this one has gone.
 	linger = 200 * time.Millisecond
@@ -52,117 +54,110 @@ func (w wire) probe(ctx context.Context, t Target) (time.Duration, error) {
 	hangUp := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer hangUp()
 
-	if t.Check.Kind == plan.CheckHTTP {
-		rest, err := askHTTP(conn, t)
-		latency := time.Since(began)
-		if rest != nil {
-			readOut(ctx, conn, rest)
-		}
-		if err != nil {
-			return 0, fmt.Errorf("http: %s", words(err, latency))
-		}
-		return latency, nil
-	}
+	l := &line{Conn: conn, target: t}
+	err = l.ask()
 	latency := time.Since(began)
-	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		readOut(ctx, conn, conn)
+	l.leave(ctx)
+	if ownShortage(err) {
+		return 0, fmt.Errorf("%s: %w", t.Check.Kind, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %s", t.Check.Kind, words(err, latency))
 	}
 	return latency, nil
 }
 
-// readOut reads what a server still has to say until it closes, within bounds. A
-// close over unread bytes (the greeting of a mail or database server, the rest
-// of a page) would be a reset, which some servers log and hold against the
-// client.
-func readOut(ctx context.Context, conn net.Conn, r io.Reader) {
+// line is the connection of one test.
+type line struct {
+	net.Conn           // plain TCP
+	tls      *tls.Conn // over it, once TLS is spoken
+	target   Target
+}
+
+// ask holds the conversation that the check's kind is. The error is nil if what
+// the server says means that it can be used.
+func (l *line) ask() error {
+	c := l.target.Check
+	if err := l.introduce(c.SendProxy); err != nil {
+		return err
+	}
+	if c.Kind == plan.CheckTLS || c.TLS.On {
+		conf, err := tlsConfig(l.target)
+		if err == nil {
+			err = l.encrypt(conf)
+		}
+		if err != nil || c.Kind == plan.CheckTLS {
+			return err
+		}
+	}
+	switch c.Kind {
+	case plan.CheckHTTP:
+		return askHTTP(l.talk(), l.target)
+	case plan.CheckTDS:
+		return askTDS(l.talk())
+	case plan.CheckMySQL:
+		return askMySQL(l.talk())
+	case plan.CheckPostgres:
+		return l.askPostgres()
+	case plan.CheckKafka:
+		return askKafka(l.talk())
+	case plan.CheckRedis:
+		return askRedis(l.talk())
+	case plan.CheckExpect:
+		return askExpect(l.talk(), c)
+	}
+	return nil // tcp: the connect was the test
+}
+
+// introduce says that this connection is the forwarder's own and nobody's: a
+// server that wants PROXY headers refuses connections without one.
+func (l *line) introduce(v plan.SendProxy) error {
+	version := 2
+	switch v {
+	case plan.SendV1:
+		version = 1
+	case plan.SendV2:
+	default:
+		return nil
+	}
+	_, err := l.Write(proxyproto.Append(nil, version, netip.AddrPort{}, netip.AddrPort{}))
+	return err
+}
+
+// talk is a conversation over l, encrypted or not.
+func (l *line) talk() *talk {
+	if l.tls != nil {
+		return newTalk(l.tls)
+	}
+	return newTalk(l.Conn)
+}
+
+// leave ends the conversation in the way that a server takes for normal: it sees
+// the end of ours, in TLS with the word for it, and may end its own before the
+// connection is closed. A close over unread bytes (the greeting of a mail
+// server, the rest of a page, a TLS session ticket) would be a reset, which some
+// servers log and hold against the client.
+func (l *line) leave(ctx context.Context) {
+	if l.target.Check.Kind != plan.CheckHTTP { // to which half a close may mean that we want no page
+		if l.tls != nil {
+			l.tls.CloseWrite() // an error is one of a connection that is over
+		}
+		if c, ok := l.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+			return
+		}
+	}
 	soon := time.Now().Add(linger)
 	if d, ok := ctx.Deadline(); ok && d.Before(soon) {
 		soon = d
 	}
-	conn.SetReadDeadline(soon)
+	l.SetReadDeadline(soon)
 	if ctx.Err() != nil { // hangUp may have run before the line above undid it
 		return
 	}
-	io.CopyN(io.Discard, r, maxAnswer)
-}
-
-var (
-	errNoAnswer = errors.New("closed without an answer")
-	errCutShort = errors.New("the answer is cut short")
-	errNotHTTP  = errors.New("the answer is not HTTP")
-)
-
-// askHTTP sends the request of an HTTP test and reads the answer's header. The
-// error is nil if its status says up. If there was an answer, what is left of it
-// is in rest.
-func askHTTP(conn net.Conn, t Target) (rest io.Reader, err error) {
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-		t.Check.Path, hostHeader(t), userAgent)
-	if err != nil {
-		return nil, err
+	io.CopyN(io.Discard, l.Conn, maxAnswer)
+	if l.tls != nil {
+		l.tls.Close()
 	}
-	raw := &noting{r: io.LimitReader(conn, maxAnswer)}
-	buffered := bufio.NewReader(raw)
-	answer, err := readHeader(buffered)
-	switch {
-	case err == nil:
-	case raw.n == 0 && errors.Is(raw.err, io.EOF):
-		return nil, errNoAnswer
-	case errors.Is(raw.err, io.EOF):
-		return nil, errCutShort
-	case raw.err != nil:
-		return nil, raw.err
-	default:
-		return buffered, err
-	}
-	if answer.StatusCode < 200 || answer.StatusCode > 399 {
-		err = fmt.Errorf("status %d", answer.StatusCode)
-	}
-	return buffered, err
-}
-
-// noting is r with what came of it. The parser takes bytes that end without a
-// line's end for a bad line and hides why there are no more.
-type noting struct {
-	r   io.Reader
-	n   int
-	err error
-}
-
-func (r *noting) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	r.n += n
-	r.err = err
-	return n, err
-}
-
-func readHeader(r *bufio.Reader) (*http.Response, error) {
-	for range maxInterim {
-		answer, err := http.ReadResponse(r, nil)
-		switch {
-		case err != nil:
-			return nil, errNotHTTP
-		case answer.StatusCode >= 200 || answer.StatusCode == http.StatusSwitchingProtocols:
-			return answer, nil
-		}
-	}
-	return nil, errNotHTTP
-}
-
-// hostHeader is the Host of the request. A default port is not looked for: the
-// name is what virtual hosts are told apart by.
-func hostHeader(t Target) string {
-	host := t.Check.Host
-	if host == "" {
-		host = t.Host
-	}
-	if host == "" {
-		host = t.Addr.Addr().WithZone("").String()
-	}
-	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
-		host = "[" + host + "]"
-	}
-	return host
 }
 
 // words are what went wrong, as the operating system puts it: the line around

@@ -297,7 +297,7 @@ func TestMonitorOnTheWire(t *testing.T) {
 
 func checked(m *Monitor, t Target) bool {
 	for _, s := range m.State() {
-		if s.Target == t.key() {
+		if s.Target == t.Key() {
 			return s.Checked
 		}
 	}

@@ -11,17 +11,21 @@ import (
 // Check is how the servers of a route are tested. It is comparable: tests that
 // are equal in it share a prober.
 type Check struct {
-	Kind    CheckKind `json:"kind"`
-	Path    string    `json:"path,omitempty"`   // http
-	Host    string    `json:"host,omitempty"`   // http, tls: the name that is asked for; "": the server's host
-	Status  StatusSet `json:"status,omitzero"`  // http: the codes that are up
-	Send    Bytes     `json:"send,omitempty"`   // expect; none: the server speaks first
-	Expect  Bytes     `json:"expect,omitempty"` // expect: in what the server says; http: in the body
-	Port    uint16    `json:"port,omitempty"`   // 0: the server's
-	Every   Duration  `json:"every"`
-	Timeout Duration  `json:"timeout"`
-	Rise    int       `json:"rise"`
-	Fall    int       `json:"fall"`
+	Kind   CheckKind `json:"kind"`
+	Path   string    `json:"path,omitempty"`   // http
+	Host   string    `json:"host,omitempty"`   // http, tls: the name that is asked for; "": the server's host
+	Status StatusSet `json:"status,omitzero"`  // http: the codes that are up
+	Send   Bytes     `json:"send,omitempty"`   // expect; none: the server speaks first
+	Expect Bytes     `json:"expect,omitempty"` // expect: in what the server says; http: in the body
+	Port   uint16    `json:"port,omitempty"`   // 0: the server's
+	// What the route does on connections to its servers, and the test on its own;
+	// nothing of it where the test has a port of its own.
+	SendProxy SendProxy   `json:"send_proxy,omitempty"` // "": no header
+	TLS       UpstreamTLS `json:"tls,omitzero"`
+	Every     Duration    `json:"every"`
+	Timeout   Duration    `json:"timeout"`
+	Rise      int         `json:"rise"`
+	Fall      int         `json:"fall"`
 }
 
 // CheckKind is the protocol of a check.
@@ -41,8 +45,7 @@ const (
 	CheckExpect   CheckKind = "expect" // raw bytes
 )
 
-// Named tells whether the test says a name to the server: two names for one
-// address are then two tests.
+// Named tells whether a test of this kind may be told the name to ask for.
 func (k CheckKind) Named() bool { return k == CheckHTTP || k == CheckTLS }
 
 // Bytes are any bytes; in JSON, what is not text of them is escaped as in Go.
@@ -139,6 +142,14 @@ func (b *builder) check(c *config.Route, r *Route) Check {
 		k.Send, k.Expect = Bytes(send), Bytes(expect)
 	}
 	b.checkFits(c, r, k)
+	if k.Kind != CheckOff && k.Port == 0 {
+		if r.SendProxy != SendNone {
+			k.SendProxy = r.SendProxy
+		}
+		if k.Kind != CheckTCP {
+			k.TLS = r.UpstreamTLS
+		}
+	}
 	return k
 }
 
