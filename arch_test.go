@@ -28,11 +28,12 @@ conntrack         :
 proxyproto        :
 clienthello       :
 engine            : plan
+certs             : plan
 plan              : config
 foreign           : config
 health            : plan proxyproto
 accesslog         : plan engine
-engine/relay      : plan engine host proxyproto clienthello
+engine/relay      : plan engine host proxyproto clienthello certs
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns

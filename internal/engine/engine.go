@@ -64,7 +64,8 @@ type Status struct {
 	AcceptErrors   uint64        `json:"accept_errors"`   // accepts that failed for want of fds or memory
 	Panics         uint64        `json:"panics"`          // connections ended by a defect of ours
 	Pending        []Pending     `json:"pending,omitempty"`
-	Tracking       *Tracking     `json:"tracking,omitempty"` // of the kernel's engine
+	Certificates   []Certificate `json:"certificates,omitempty"` // that are shown to others
+	Tracking       *Tracking     `json:"tracking,omitempty"`     // of the kernel's engine
 	Routes         []RouteStatus `json:"routes"`
 	// Consumers are those of the plan, in its order, and those that are gone but
 	// have connections.
@@ -79,6 +80,15 @@ type ConsumerStatus struct {
 	Refused   uint64 `json:"refused"` // not for it, or above its limits
 	BytesUp   uint64 `json:"bytes_up"`
 	BytesDown uint64 `json:"bytes_down"`
+}
+
+// Certificate is a file with a certificate that a route shows its clients or its
+// servers.
+type Certificate struct {
+	Route   string    `json:"route"`
+	File    string    `json:"file"`
+	Expires time.Time `json:"expires"`           // the first in its chain to
+	Problem string    `json:"problem,omitempty"` // why its newest content is not in force
 }
 
 // Tracking is how full the kernel's table of connections is; it is shared with

@@ -239,19 +239,21 @@ func (l *loop) failSlow(p *pair, a *attempt) {
 
 func (l *loop) failed(p *pair, c *choice, err error) {
 	p.mishap().failed = c
+	l.e.failed(p.route(), c, c.at(p.listener.port), err)
+}
+
+// failed counts a failed connect on its endpoint.
+func (e *Engine) failed(r *route, c *choice, to netip.AddrPort, err error) {
 	c.failures.Add(1)
 	c.failing.Store(true)
 	text := err.Error()
 	c.lastErr.Store(&text)
-	l.report(p, c, err)
+	e.report(r, c, to, err)
 }
 
-func (l *loop) report(p *pair, c *choice, err error) {
-	if l.e.hooks.Dial != nil {
-		l.e.hooks.Dial(engine.Dial{
-			Route: p.route().name, Server: c.server.Name, Err: err,
-			Addr: c.at(p.listener.port),
-		})
+func (e *Engine) report(r *route, c *choice, to netip.AddrPort, err error) {
+	if e.hooks.Dial != nil {
+		e.hooks.Dial(engine.Dial{Route: r.name, Server: c.server.Name, Addr: to, Err: err})
 	}
 }
 

@@ -47,6 +47,7 @@ type loop struct {
 	spareUsed time.Duration // loop time when one was last put or taken
 	spliced   uint64        // bytes read by splice
 	copied    uint64        // bytes read into scratch
+	sessions  sessions      // connections that it has handed off
 
 	stopping bool
 	mu       sync.Mutex
@@ -318,6 +319,9 @@ func (l *loop) conns() []engine.Conn {
 		c := p.conn()
 		c.Idle = time.Since(l.epoch) - p.lastMove
 		out = append(out, c)
+	}
+	for s := range l.sessions.all() {
+		out = append(out, s.conn())
 	}
 	return out
 }

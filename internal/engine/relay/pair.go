@@ -279,7 +279,7 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	// A connection that was there already says nothing of the server's state now.
 	if !a.warm && p.to.failing.CompareAndSwap(true, false) {
 		p.to.lastErr.Store(nil)
-		l.report(p, p.to, nil)
+		l.e.report(p.route(), p.to, p.to.at(p.listener.port), nil)
 	}
 	p.lastMove = l.now
 	l.record(p, false)
@@ -400,11 +400,18 @@ func (l *loop) release(s *side) {
 	}
 }
 
-// finish takes p, whose descriptors are closed, out of the books.
+// finish ends p, whose descriptors are closed.
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
-	l.timers.set(p, 0)
+	l.settle(p)
+	l.forget(p)
+	l.e.roomMade()
+}
+
+// settle takes p, which is over, out of the books. It may be called from any
+// goroutine.
+func (l *loop) settle(p *pair) {
 	r := p.route()
 	r.shards[l.id].ended[p.endedBy].Add(1)
 	if p.endedBy != probe {
@@ -424,11 +431,15 @@ func (l *loop) finish(p *pair) {
 		r.active.Add(-1)
 	}
 	l.e.active.Add(-1)
+}
+
+// forget makes p's slot free.
+func (l *loop) forget(p *pair) {
+	l.timers.set(p, 0)
 	p.state = stateFree
 	p.gen++
 	p.to, p.trouble, p.call = nil, nil, nil
 	l.free = append(l.free, p.slot)
-	l.e.roomMade()
 }
 
 // wants tells whether records of starts, or of ends, are of use.
@@ -495,10 +506,14 @@ func (l *loop) onTimer(p *pair) {
 			l.timers.set(p, at)
 			return
 		}
-		why := idleTimeout
-		if p.set.IdleTimeout == 0 || l.now < p.lastMove+p.set.IdleTimeout.D() {
-			why = finTimeout
-		}
-		l.abort(p, why)
+		l.abort(p, p.idleReason(l.now))
 	}
+}
+
+// idleReason says which timeout has passed at p.idleDeadline.
+func (p *pair) idleReason(now time.Duration) reason {
+	if p.set.IdleTimeout == 0 || now < p.lastMove+p.set.IdleTimeout.D() {
+		return finTimeout
+	}
+	return idleTimeout
 }

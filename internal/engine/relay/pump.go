@@ -100,15 +100,21 @@ func (l *loop) count(p *pair, from *side, before uint64) {
 		return
 	}
 	p.lastMove = l.now
+	l.book(p, from == &p.client, n)
+}
+
+// book counts bytes of p, that went up or down. It may be called from any
+// goroutine.
+func (l *loop) book(p *pair, up bool, n uint64) {
 	c := &p.route().shards[l.id]
-	if from == &p.client {
+	if up {
 		c.up.Add(n)
 	} else {
 		c.down.Add(n)
 	}
 	if p.call != nil && p.call.consumer != nil {
 		f := &p.call.consumer.shards[l.id]
-		if from == &p.client {
+		if up {
 			f.up.Add(n)
 		} else {
 			f.down.Add(n)

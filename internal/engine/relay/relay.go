@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"midspan/internal/certs"
 	"midspan/internal/engine"
 	"midspan/internal/plan"
 )
@@ -63,6 +64,7 @@ type Engine struct {
 	panics       atomic.Uint64
 	lastComplain atomic.Int64 // when a shortage was last logged, unix seconds
 	own          atomic.Pointer[ownListeners]
+	certs        *certs.Store
 
 	mu        sync.Mutex // guards what follows
 	routes    []*route   // in the order of the plan, then the removed ones
@@ -86,7 +88,10 @@ func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
 		o.Loops = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{hooks: o.Hooks, log: o.Log, keepP: shared, epoch: time.Now(), listeners: map[address]*listener{}}
+	e := &Engine{
+		hooks: o.Hooks, log: o.Log, keepP: shared, epoch: time.Now(),
+		certs: certs.NewStore(o.Log), listeners: map[address]*listener{},
+	}
 	if o.Dedicated {
 		e.keepP = dedicated
 	}
@@ -111,8 +116,9 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	defer e.mu.Unlock()
 	want := wanted(p)
 	e.forgetDead()
+	tls, errTLS := e.certs.Load(p)
 	opened, pending, err := e.open(want)
-	if err != nil {
+	if err = errors.Join(errTLS, err); err != nil {
 		for _, ln := range opened {
 			ln.closeSockets()
 		}
@@ -123,7 +129,8 @@ func (e *Engine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	change := engine.Change{Pending: pending}
 	e.pending = pending
 	e.setLimits(p, len(e.listeners)+len(opened))
-	byName := e.setRoutes(p)
+	e.certs.Use(tls)
+	byName := e.setRoutes(p, tls)
 	var moved []string // sockets that stay, under another route
 	for _, w := range want {
 		ln := e.listeners[w.address]
@@ -282,7 +289,7 @@ func (e *Engine) holdsPort(port uint16) bool {
 
 // setRoutes brings e.routes to what p says. Routes that are gone stay while
 // they have connections, to be counted.
-func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
+func (e *Engine) setRoutes(p *plan.Plan, tls map[string]certs.Route) map[string]*route {
 	who := e.setConsumers(p)
 	old := map[string]*route{}
 	for _, r := range e.routes {
@@ -296,7 +303,7 @@ func (e *Engine) setRoutes(p *plan.Plan) map[string]*route {
 			r = newRoute(pr.Name, len(e.loops))
 		}
 		delete(old, pr.Name)
-		r.update(pr, who, e.clock())
+		r.update(pr, who, tls[pr.Name], e.clock())
 		byName[pr.Name] = r
 		next = append(next, r)
 	}
@@ -325,6 +332,7 @@ func (e *Engine) cutDown(routes map[string]*route) {
 	n := 0
 	for _, l := range e.loops {
 		l.call(func() { n += l.cutDown() })
+		n += l.endSessions(serverDown, func(p *pair) bool { return p.to != nil && p.to.cut.Load() })
 	}
 	if n > 0 {
 		e.log.Info("connections to servers that are down were cut", "connections", n)
@@ -393,6 +401,9 @@ func (e *Engine) Status() engine.Status {
 		Panics:         e.panics.Load(),
 		Pending:        slices.Clone(e.pending),
 	}
+	for _, f := range e.certs.Files() {
+		s.Certificates = append(s.Certificates, engine.Certificate(f))
+	}
 	listening := map[*route][]address{}
 	for a, ln := range e.listeners {
 		r := ln.route.Load()
@@ -432,6 +443,9 @@ func (e *Engine) Kill(id string) bool {
 			l.abort(p, killed)
 		}
 	})
+	if s := l.sessions.find(n); s != nil {
+		found = s.end(killed) || found
+	}
 	return found
 }
 
@@ -441,6 +455,11 @@ func (e *Engine) Close() error {
 		l.stop()
 	}
 	e.done.Wait()
+	for _, l := range e.loops {
+		l.endSessions(stopped, func(*pair) bool { return true })
+		l.sessions.done.Wait()
+	}
+	e.certs.Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, l := range e.loops {

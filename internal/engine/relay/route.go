@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"midspan/internal/certs"
 	"midspan/internal/engine"
 	"midspan/internal/plan"
 )
@@ -42,6 +43,7 @@ type settings struct {
 	byName    map[string]*picker // the same, but for patterns
 	wild      []wildGroup        // patterns, the longest first
 	consumers *consumers
+	tls       certs.Route // with clients, with servers
 
 	reads      bool // connections have an opening, see opening
 	asksWho    bool // who calls decides something, see admit
@@ -90,7 +92,7 @@ func newRoute(name string, loops int) *route {
 
 // update puts the settings of p in force for new connections. It is now by the
 // engine's clock.
-func (r *route) update(p *plan.Route, who *consumers, now time.Duration) {
+func (r *route) update(p *plan.Route, who *consumers, tls certs.Route, now time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.removed.Store(false)
@@ -130,6 +132,7 @@ func (r *route) update(p *plan.Route, who *consumers, now time.Duration) {
 	set := &settings{
 		Route: p, owner: r, options: optionsOf(p), picker: newPicker(p.Balance, up, &r.turn),
 		consumers:  who,
+		tls:        tls,
 		reads:      p.Proxy.Mode == plan.ProxyRequired || p.Mode == plan.ModeSNI,
 		asksWho:    p.Guarded || len(who.inOrder) > 0 && (p.Proxy.Mode == plan.ProxyRequired || p.Mode == plan.TCP && len(p.Groups) > 0),
 		session:    p.TLS != nil || p.UpstreamTLS.On || p.Mode == plan.ModeHTTP,

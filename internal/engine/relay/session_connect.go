@@ -1,0 +1,252 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"midspan/internal/plan"
+)
+
+// find is a session's search for a server, as dial is a pair's: endpoints in
+// turn, the next one when one fails or is slow, the first to succeed wins. With
+// TLS, the handshake is a part of the connect.
+type find struct {
+	s        *session
+	tried    []*endpoint
+	results  chan attempted
+	done     chan struct{} // closed when nobody takes results any more
+	inFlight int
+	shortage bool // an attempt failed for want of something on this machine
+	full     bool // waiting for a server below its max_connections
+	allTried bool
+}
+
+// attempted is how an attempt has ended. On success the choice stays taken.
+type attempted struct {
+	*choice
+	leg *leg
+	err error
+}
+
+// findServer is a leg to a server; nil: there is none, and the session is over.
+func (s *session) findServer() *leg {
+	timeout := s.p.set.ConnectTimeout.D()
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	f := &find{s: s, results: make(chan attempted), done: make(chan struct{})}
+	defer close(f.done)
+	began := time.Now()
+	watch := time.NewTicker(watchDialing)
+	defer watch.Stop()
+	hedge := time.NewTimer(0)
+	defer hedge.Stop()
+	for {
+		select {
+		case <-hedge.C:
+			hedge.Reset(f.next(ctx, timeout))
+		case a := <-f.results:
+			f.inFlight--
+			if a.err == nil {
+				s.connected(a, time.Since(began))
+				return a.leg
+			}
+			f.note(a)
+			hedge.Reset(f.next(ctx, timeout))
+		case <-watch.C:
+			if s.clients.lost() != 0 {
+				s.end(resetByClient)
+			}
+		case <-ctx.Done():
+			f.giveUp(errors.Is(ctx.Err(), context.DeadlineExceeded))
+			return nil
+		}
+		if f.allTried && f.inFlight == 0 {
+			s.end(f.reason())
+			return nil
+		}
+	}
+}
+
+// never is longer than any timeout.
+const never = 365 * 24 * time.Hour
+
+// next starts an attempt, and says when the one after it is due.
+func (f *find) next(ctx context.Context, timeout time.Duration) time.Duration {
+	s := f.s
+	for {
+		c, result := s.p.picker().pick(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
+		if f.full = result == pickedFull; f.full {
+			return waitFull
+		}
+		if result != picked || len(f.tried) == maxAttempts {
+			f.allTried = true
+			return never
+		}
+		f.tried = append(f.tried, c.endpoint)
+		c.take()
+		f.inFlight++
+		go func() {
+			defer s.guard()
+			g, err := s.connect(ctx, s.p.set, c)
+			select {
+			case f.results <- attempted{c, g, err}:
+			case <-f.done: // another one was faster
+				if err == nil {
+					g.reset()
+					c.drop()
+				}
+			}
+		}()
+		return hedgeAfter(timeout)
+	}
+}
+
+// note takes over what an attempt has failed of.
+func (f *find) note(a attempted) {
+	s := f.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.p.mishap()
+	t.retries++
+	t.lastErr = fmt.Sprintf("%s: %s", a.server.Name, a.err)
+	if isShortage(a.err) {
+		f.shortage = true
+		return
+	}
+	t.failed = a.choice
+}
+
+func (f *find) reason() reason {
+	switch {
+	case f.shortage:
+		f.s.l.e.complain("cannot connect: this machine is out of something", "error", f.s.p.mishap().lastErr, "route", f.s.p.route().name)
+		return noResources
+	case len(f.tried) == 0:
+		return noServer
+	}
+	return connectFailed
+}
+
+// giveUp waits for what is in flight, which ends at once, and ends the session.
+func (f *find) giveUp(late bool) {
+	for ; f.inFlight > 0; f.inFlight-- {
+		if a := <-f.results; a.err != nil {
+			f.note(a)
+		} else {
+			a.leg.reset()
+			a.drop()
+		}
+	}
+	switch {
+	case !late: // the session is over
+	case f.full && len(f.tried) == 0:
+		f.s.end(serversFull)
+	default:
+		f.s.end(connectFailed)
+	}
+}
+
+// connected makes a the server's leg.
+func (s *session) connected(a attempted, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.servers, s.p.to, s.p.connectTime = a.leg, a.choice, max(1, took)
+	if s.over { // meanwhile
+		a.leg.reset()
+		return
+	}
+	s.lastMove.Store(int64(s.now()))
+	s.phase = "open"
+	s.l.record(&s.p, false)
+	if a.cut.Load() { // since the connect began
+		s.endLocked(serverDown)
+		return
+	}
+	s.arm()
+}
+
+// connect opens a connection to c, which the caller has taken, with what the
+// route sends first: the PROXY header, and the TLS handshake. The error is in
+// words that can follow the server's name; it is counted, and c dropped.
+func (s *session) connect(ctx context.Context, set *settings, c *choice) (*leg, error) {
+	to := c.at(s.p.listener.port)
+	began := time.Now()
+	g, err := s.dial(ctx, set, c, to)
+	e := s.l.e
+	switch {
+	case err == nil:
+		c.connects.Add(1)
+		if c.failing.CompareAndSwap(true, false) {
+			c.lastErr.Store(nil)
+			e.report(set.owner, c, to, nil)
+		}
+		return g, nil
+	case ctx.Err() != nil:
+		// Given up: no fault of the server's, if it had not much time.
+		took := time.Since(began)
+		err = fmt.Errorf("no answer to a connect in %s", took.Round(time.Millisecond))
+		if took >= initialRTO || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			e.failed(set.owner, c, to, err)
+		}
+	case !isShortage(err):
+		e.failed(set.owner, c, to, err)
+	}
+	c.drop()
+	return nil, err
+}
+
+func (s *session) dial(ctx context.Context, set *settings, c *choice, to netip.AddrPort) (*leg, error) {
+	if s.l.e.own.Load().circle(set.owner, to) {
+		return nil, errCircle
+	}
+	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { set.options.apply(int(fd)) })
+	}}
+	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	if err != nil {
+		var e syscall.Errno
+		if errors.As(err, &e) {
+			return nil, e
+		}
+		return nil, err
+	}
+	g, err := newLeg(conn, nil)
+	if err == nil {
+		err = s.greet(ctx, set, c, g)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// greet makes g ready for the client's bytes.
+func (s *session) greet(ctx context.Context, set *settings, c *choice, g *leg) error {
+	deadline, _ := ctx.Deadline()
+	_ = g.TCPConn.SetDeadline(deadline) // of an open connection
+	if set.SendProxy != plan.SendNone {
+		if _, err := g.TCPConn.Write(s.p.appendProxyHeader(nil)); err != nil {
+			return err
+		}
+	}
+	if set.tls.Servers == nil {
+		return g.TCPConn.SetDeadline(time.Time{})
+	}
+	stop := context.AfterFunc(ctx, func() { _ = g.TCPConn.SetDeadline(past) })
+	g.tls = tls.Client(&g.wire, set.tls.Servers.Config(c.server.Host, s.protocols...))
+	err := g.tls.Handshake()
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return errors.New("TLS: " + tlsText(err))
+	}
+	return g.TCPConn.SetDeadline(time.Time{})
+}
