@@ -37,6 +37,7 @@ type wire struct {
 
 	// For try and peek, which are made once: a closure for each read would be
 	// garbage.
+	failed    unix.Errno // met by peek
 	b         []byte
 	n         int
 	e         unix.Errno
@@ -71,7 +72,10 @@ func newLeg(c *net.TCPConn, held []byte) (*leg, error) {
 		w.n, w.e = receive(int32(fd), w.b)
 		return true
 	}
-	w.peek = func(fd uintptr) bool { return !silent(int32(fd)) }
+	w.peek = func(fd uintptr) bool {
+		w.e = peek(int32(fd))
+		return w.e != unix.EAGAIN
+	}
 	return g, nil
 }
 
@@ -107,6 +111,10 @@ func (w *wire) Read(b []byte) (n int, err error) {
 }
 
 func (w *wire) readNow(b []byte) (int, error) {
+	if e := w.failed; e != 0 {
+		w.failed = 0
+		return 0, e
+	}
 	w.b = b
 	err := w.raw.Read(w.try)
 	w.b = nil
@@ -123,8 +131,15 @@ func (w *wire) readNow(b []byte) (int, error) {
 	return w.n, nil
 }
 
-// wait waits until there is something to read.
-func (w *wire) wait() error { return w.raw.Read(w.peek) }
+// wait waits until there is something to read. The kernel tells of an error once:
+// where it is wait that hears of it, the next read returns it.
+func (w *wire) wait() error {
+	if err := w.raw.Read(w.peek); err != nil {
+		return err
+	}
+	w.failed = w.e
+	return nil
+}
 
 // SetWriteDeadline does nothing: crypto/tls would give up close_notify after five
 // seconds in which a slow reader takes nothing, and cut off a whole transfer.

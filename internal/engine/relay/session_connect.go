@@ -91,21 +91,29 @@ func (f *find) next(ctx context.Context, timeout time.Duration) time.Duration {
 		f.tried = append(f.tried, c.endpoint)
 		c.take()
 		f.inFlight++
-		go func() {
-			defer s.guard()
-			g, err := s.connect(ctx, s.p.set, c)
-			select {
-			case f.results <- attempted{c, g, err}:
-			case <-f.done: // another one was faster
-				if err == nil {
-					g.reset()
-					c.drop()
-				}
-			}
-		}()
+		go f.attempt(ctx, c)
 		return hedgeAfter(timeout)
 	}
 }
+
+func (f *find) attempt(ctx context.Context, c *choice) {
+	a := attempted{choice: c, err: errDefect}
+	defer func() {
+		select {
+		case f.results <- a:
+		case <-f.done: // another one was faster
+			if a.err == nil {
+				a.leg.reset()
+				c.drop()
+			}
+		}
+	}()
+	defer f.s.guard()
+	a.leg, a.err = f.s.connect(ctx, f.s.p.set, c)
+}
+
+// errDefect stands for a panic.
+var errDefect = errors.New("a defect in midspan")
 
 // note takes over what an attempt has failed of.
 func (f *find) note(a attempted) {

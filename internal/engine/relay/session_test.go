@@ -2,232 +2,478 @@ package relay
 
 import (
 	"bytes"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"midspan/internal/engine"
 )
 
-// authority signs certificates for tests, and keeps them in files.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  any
-	n    int64
+// tlsServer is a TLS server on loopback that gives each connection to serve, once
+// the handshake is done.
+func tlsServer(t *testing.T, c *tls.Config, serve func(*tls.Conn)) string {
+	return newGuests(t, func(raw net.Conn) {
+		conn := tls.Server(raw, c)
+		if conn.Handshake() == nil {
+			serve(conn)
+		}
+	}).addr
 }
 
-func newAuthority(t *testing.T) *authority {
+// echoTLS answers what a client sends with itself, and its end with its own.
+func echoTLS(c *tls.Conn) {
+	echo(c)
+	_ = c.CloseWrite()
+}
+
+// routes are a plain route's two ways to have TLS: with clients, with servers,
+// and both. Each gives a client's connection and the server's end of it.
+type way struct {
+	front, back bool
+}
+
+func (w way) String() string { return fmt.Sprintf("front-%v-back-%v", w.front, w.back) }
+
+var ways = []way{{true, false}, {false, true}, {true, true}}
+
+// halfCloser is a connection that can end its flow alone.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// end is one end of a connection through the relay, and what is beneath it.
+type end struct {
+	halfCloser
+	raw *net.TCPConn
+}
+
+// open is a connection through the relay by way w.
+func (w way) open(t *testing.T, more string) (client, server end, s *theatre) {
 	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key = a.issue(nil, nil, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, "ca.pem", false)
-	return a
-}
-
-func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
-
-// issue signs template and writes certificate and key into one file.
-func (a *authority) issue(parent *x509.Certificate, signer any, template *x509.Certificate, file string, useRSA bool) (*x509.Certificate, any) {
-	a.t.Helper()
-	a.n++
-	var private, public any
-	if useRSA {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		private, public = k, k.Public()
-	} else {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		private, public = k, k.Public()
+	a := newAuthority(t)
+	accepted := make(chan end, 1)
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	back := &tls.Config{Certificates: []tls.Certificate{}}
+	settings := ""
+	if w.front {
+		settings += fmt.Sprintf("tls: %s, ", a.leaf("front.pem", "front.test"))
 	}
-	template.SerialNumber = big.NewInt(a.n)
-	if template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if w.back {
+		a.leaf("back.pem", "127.0.0.1")
+		back.Certificates = append(back.Certificates, a.pair("back.pem"))
+		settings += fmt.Sprintf("upstream_tls: {ca: %s}, ", a.file("ca.pem"))
 	}
-	if parent == nil {
-		parent, signer = template, private
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})...)
-	if err := os.WriteFile(a.file(file), text, 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, private
-}
-
-// leaf is the file of a certificate for these names.
-func (a *authority) leaf(file string, names ...string) string {
-	a.issue(a.cert, a.key, template(names...), file, false)
-	return a.file(file)
-}
-
-func template(names ...string) *x509.Certificate {
-	t := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: names[0]},
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			t.IPAddresses = append(t.IPAddresses, ip)
-		} else {
-			t.DNSNames = append(t.DNSNames, n)
-		}
-	}
-	return t
-}
-
-func (a *authority) pool() *x509.CertPool {
-	p := x509.NewCertPool()
-	p.AddCert(a.cert)
-	return p
-}
-
-func (a *authority) pair(file string) tls.Certificate {
-	a.t.Helper()
-	c, err := tls.LoadX509KeyPair(a.file(file), a.file(file))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return c
-}
-
-// theatre is an engine with one route, and what it said.
-type theatre struct {
-	*Engine
-	t       *testing.T
-	addr    string
-	mu      sync.Mutex
-	records []*engine.Record
-	dials   []engine.Dial
-}
-
-func newTheatre(t *testing.T, to, settings string) *theatre {
-	t.Helper()
-	s := &theatre{t: t, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	e, err := New(Options{Hooks: engine.Hooks{
-		Record: func(r *engine.Record) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.records = append(s.records, r)
-		},
-		Dial: func(d engine.Dial) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.dials = append(s.dials, d)
-		},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Engine = e
-	t.Cleanup(func() { e.Close() })
-	s.apply(to, settings)
-	return s
-}
-
-func (s *theatre) apply(to, settings string) {
-	s.t.Helper()
-	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %s, %s}}", s.addr, to, settings))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if _, err := s.Apply(context.Background(), p); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// end waits for the n-th end record.
-func (s *theatre) end(n int) *engine.Record {
-	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		s.mu.Lock()
-		ends := 0
-		for _, r := range s.records {
-			if !r.End.IsZero() {
-				if ends++; ends == n {
-					s.mu.Unlock()
-					return r
-				}
+	to := newGuests(t, func(raw net.Conn) {
+		e := end{raw.(*net.TCPConn), raw.(*net.TCPConn)}
+		if w.back {
+			conn := tls.Server(raw, back)
+			if err := conn.Handshake(); err != nil {
+				t.Error(err)
+				return
 			}
+			e.halfCloser = conn
 		}
-		s.mu.Unlock()
-	}
-	s.t.Fatalf("no %d. end record", n)
-	return nil
-}
-
-func (s *theatre) dial(c *tls.Config) (*tls.Conn, error) {
+		accepted <- e
+		<-release
+	}).addr
+	s = newTheatre(t, to, settings+more)
 	raw, err := net.Dial("tcp", s.addr)
 	if err != nil {
-		return nil, err
-	}
-	s.t.Cleanup(func() { raw.Close() })
-	if err := raw.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, c)
-	return conn, conn.Handshake()
-}
-
-func TestTLSWithClients(t *testing.T) {
-	a := newAuthority(t)
-	pem := a.leaf("s.pem", "a.test")
-	s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: %s", pem))
-	c, err := s.dial(&tls.Config{RootCAs: a.pool(), ServerName: "a.test"})
-	if err != nil {
 		t.Fatal(err)
 	}
-	want := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	client = end{raw.(*net.TCPConn), raw.(*net.TCPConn)}
+	if w.front {
+		conn := tls.Client(raw, &tls.Config{RootCAs: a.pool(), ServerName: "front.test"})
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		client.halfCloser = conn
+	}
+	select {
+	case server = <-accepted:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no connection reached the server")
+	}
+	for _, e := range []end{client, server} {
+		t.Cleanup(func() { e.raw.Close() })
+		if err := e.raw.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return client, server, s
+}
+
+// TestTLSFlows: bytes go both ways at once, whole, and half-close is passed on
+// both ways: with each of the ways to have TLS.
+func TestTLSFlows(t *testing.T) {
+	want := bytes.Repeat([]byte("0123456789abcdef"), 256<<10) // 4 MiB
+	for _, w := range ways {
+		t.Run(w.String(), func(t *testing.T) {
+			client, server, s := w.open(t, "")
+			var wg sync.WaitGroup
+			for _, e := range []end{client, server} {
+				wg.Go(func() {
+					if _, err := e.Write(want); err != nil {
+						t.Error(err)
+					}
+				})
+				wg.Go(func() {
+					got := make([]byte, len(want))
+					if _, err := io.ReadFull(e, got); err != nil || !bytes.Equal(got, want) {
+						t.Error("the flow is not what was sent", err)
+					}
+				})
+			}
+			wg.Wait()
+			// The client ends first; the server has a last word.
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := server.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("server read %d, %v; want the end", n, err)
+			}
+			if _, err := server.Write([]byte("bye")); err != nil {
+				t.Error(err)
+			}
+			if err := server.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+			if got, err := io.ReadAll(client); err != nil || string(got) != "bye" {
+				t.Errorf("client read %q, %v", got, err)
+			}
+			r := s.end(1)
+			if r.Reason != engine.ClosedByClient || r.BytesUp != uint64(len(want)) || r.BytesDown != uint64(len(want)+3) || r.Err != "" {
+				t.Errorf("record %+v", r)
+			}
+			if s.Status().Connections != 0 || s.Status().Routes[0].Endpoints[0].Active != 0 {
+				t.Errorf("left in the books: %+v", s.Status())
+			}
+		})
+	}
+}
+
+// TestTLSSlowReader: the end of a flow reaches a reader that takes nothing for
+// longer than crypto/tls waits to say close_notify, and nothing is cut off.
+func TestTLSSlowReader(t *testing.T) {
+	t.Parallel()
+	client, server, s := way{front: true}.open(t, "")
+	const size = 16 << 20
 	go func() {
-		_, err := c.Write(want)
+		_, err := io.CopyN(server, zeros{}, size)
 		if err == nil {
-			err = c.CloseWrite()
+			err = server.CloseWrite()
 		}
 		if err != nil {
 			t.Error(err)
 		}
 	}()
-	got, err := io.ReadAll(c)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes came back of %d: %v", len(got), len(want), err)
+	time.Sleep(7 * time.Second)
+	if n, err := io.Copy(io.Discard, client); n != size || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	client.Close()
+	if r := s.end(1); r.Reason != engine.ClosedByServer {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestTLSTruncation: a TLS connection that ends without close_notify is a reset
+// for the other side, never an end.
+func TestTLSTruncation(t *testing.T) {
+	for _, byClient := range []bool{true, false} {
+		for _, w := range ways {
+			if byClient && !w.front || !byClient && !w.back {
+				continue
+			}
+			one, other, s := w.open(t, "")
+			want := engine.ResetByClient
+			if !byClient {
+				one, other, want = other, one, engine.ResetByServer
+			}
+			if _, err := one.Write([]byte("half of it")); err != nil {
+				t.Fatal(err)
+			}
+			if err := one.raw.CloseWrite(); err != nil { // TCP's end alone
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(other)
+			if string(got) != "half of it" || !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s, by client %v: %q, %v; want all and a reset", w, byClient, got, err)
+			}
+			if r := s.end(1); r.Reason != want || !strings.Contains(r.Err, "close_notify") {
+				t.Errorf("%s: %s, %q", w, r.Reason, r.Err)
+			}
+		}
+	}
+}
+
+// TestTLSReset: a reset is passed on as one, both ways.
+func TestTLSReset(t *testing.T) {
+	for _, byClient := range []bool{true, false} {
+		for _, w := range ways {
+			one, other, s := w.open(t, "")
+			want := engine.ResetByClient
+			if !byClient {
+				one, other, want = other, one, engine.ResetByServer
+			}
+			if err := one.raw.SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			one.raw.Close()
+			if n, err := other.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s, by client %v: read %d, %v", w, byClient, n, err)
+			}
+			if r := s.end(1); r.Reason != want {
+				t.Errorf("%s: %s, %q", w, r.Reason, r.Err)
+			}
+		}
+	}
+}
+
+// TestTLSLastWords: what a server sent before it was found reset, such as an
+// error message, still reaches the client.
+func TestTLSLastWords(t *testing.T) {
+	client, server, s := way{front: true}.open(t, "")
+	if _, err := server.Write([]byte("no")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(client, make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	// With bytes unread, the close is a reset.
+	if _, err := client.Write([]byte("a request")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if _, err := server.Write([]byte("refused")); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	got, err := io.ReadAll(client)
+	if string(got) != "refused" || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if r := s.end(1); r.Reason != engine.ResetByServer {
+		t.Errorf("%s", r.Reason)
+	}
+}
+
+// TestClientCertificates: who has none, or one of another authority, is turned
+// away with TLS's own words, and the record says why.
+func TestClientCertificates(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	pem := a.leaf("s.pem", "a.test")
+	a.leaf("c.pem", "client")
+	other.leaf("c.pem", "client")
+	base := &tls.Config{RootCAs: a.pool(), ServerName: "a.test"}
+	try := func(s *theatre, n int, pairs ...tls.Certificate) (string, *engine.Record) {
+		t.Helper()
+		c := base.Clone()
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if len(pairs) == 0 {
+				return &tls.Certificate{}, nil
+			}
+			return &pairs[0], nil
+		}
+		conn, err := s.dial(c)
+		if err == nil {
+			if _, err = conn.Write([]byte("x")); err == nil {
+				if err = conn.CloseWrite(); err == nil {
+					_, err = io.ReadAll(conn)
+				}
+			}
+		}
+		return fmt.Sprint(err), s.end(n)
+	}
+	for _, v := range []string{"1.2", "1.3"} {
+		base.MaxVersion = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[v]
+		s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: {cert: %s, client_ca: %s}", pem, a.file("ca.pem")))
+		for i, c := range []struct {
+			pairs   []tls.Certificate
+			alert   string
+			reason  engine.Reason
+			details string
+		}{
+			{[]tls.Certificate{a.pair("c.pem")}, "<nil>", engine.ClosedByClient, ""},
+			{nil, map[string]string{"1.2": "handshake failure", "1.3": "certificate required"}[v], engine.TLSFailed, "client sent no certificate"},
+			{[]tls.Certificate{other.pair("c.pem")}, "unknown certificate authority", engine.TLSFailed, "x509: certificate signed by unknown authority"},
+		} {
+			got, r := try(s, i+1, c.pairs...)
+			if !strings.Contains(got, c.alert) || r.Reason != c.reason || !strings.HasPrefix(r.Err, c.details) {
+				t.Errorf("TLS %s: client: %s; record: %s, %q; want %q, %q, %q", v, got, r.Reason, r.Err, c.alert, c.reason, c.details)
+			}
+			if r.ServerName != "a.test" {
+				t.Errorf("server name %q", r.ServerName)
+			}
+		}
+	}
+	s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: {cert: %s, client_ca: %s, client_cert: optional}", pem, a.file("ca.pem")))
+	if got, r := try(s, 1); got != "<nil>" || r.Reason != engine.ClosedByClient {
+		t.Errorf("optional, without: %s, %+v", got, r)
+	}
+	if got, r := try(s, 2, other.pair("c.pem")); !strings.Contains(got, "unknown") || r.Reason != engine.TLSFailed {
+		t.Errorf("optional, a wrong one: %s, %+v", got, r)
+	}
+}
+
+// TestServerNames: the certificate is the one of the name that is asked for.
+func TestServerNames(t *testing.T) {
+	a := newAuthority(t)
+	wild, exact := a.leaf("wild.pem", "*.b.test"), a.leaf("exact.pem", "x.b.test")
+	first := a.leaf("first.pem", "a.test")
+	a.issue(a.cert, a.key, template("rsa.test"), "rsa.pem", true)
+	a.issue(a.cert, a.key, template("rsa.test"), "ec.pem", false)
+	s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: {cert: [%s, %s, %s, %s, %s]}", first, wild, exact, a.file("rsa.pem"), a.file("ec.pem")))
+	for name, want := range map[string]string{
+		"a.test": "a.test", "x.b.test": "x.b.test", "y.b.test": "*.b.test", "X.B.test": "x.b.test",
+		"z.y.b.test": "a.test", "unknown": "a.test", "": "a.test", "rsa.test": "rsa.test",
+	} {
+		c, err := s.dial(&tls.Config{InsecureSkipVerify: true, ServerName: name})
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if got := c.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
+			t.Errorf("%q gets the certificate of %q, want %q", name, got, want)
+		}
+	}
+	for suite, want := range map[uint16]x509.PublicKeyAlgorithm{
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: x509.RSA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: x509.ECDSA,
+	} {
+		c, err := s.dial(&tls.Config{InsecureSkipVerify: true, ServerName: "rsa.test", MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ConnectionState().PeerCertificates[0].PublicKeyAlgorithm; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// TestTLSVersionsAndProtocols: min is kept to; ALPN takes the route's order, and
+// the server is offered what the client got.
+func TestTLSVersionsAndProtocols(t *testing.T) {
+	a := newAuthority(t)
+	pem := a.leaf("s.pem", "127.0.0.1")
+	offered := make(chan []string, 8)
+	to := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{a.pair("s.pem")}, NextProtos: []string{"two", "one"}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		offered <- h.SupportedProtos
+		return nil, nil
+	}}, echoTLS)
+	s := newTheatre(t, to, fmt.Sprintf(`tls: {cert: %s, min: "1.3", alpn: [one, two]}, upstream_tls: {ca: %s}`, pem, a.file("ca.pem")))
+	_, err := s.dial(&tls.Config{RootCAs: a.pool(), ServerName: "127.0.0.1", MaxVersion: tls.VersionTLS12})
+	if err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
+		t.Errorf("TLS 1.2 where 1.3 is the least: %v", err)
+	}
+	if r := s.end(1); r.Reason != engine.TLSFailed || !strings.Contains(r.Err, "client offered only unsupported versions") {
+		t.Errorf("%s, %q", r.Reason, r.Err)
+	}
+	c, err := s.dial(&tls.Config{RootCAs: a.pool(), ServerName: "127.0.0.1", NextProtos: []string{"two", "one"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ConnectionState().NegotiatedProtocol; got != "one" {
+		t.Errorf("ALPN %q", got)
+	}
+	if got := <-offered; len(got) != 1 || got[0] != "one" {
+		t.Errorf("the server was offered %q", got)
+	}
+	_, err = s.dial(&tls.Config{RootCAs: a.pool(), ServerName: "127.0.0.1", NextProtos: []string{"three"}})
+	if err == nil || !strings.Contains(err.Error(), "no application protocol") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestNotTLS: a client that speaks something else is told apart in the record;
+// one that says nothing is a probe, and in no record.
+func TestNotTLS(t *testing.T) {
+	a := newAuthority(t)
+	s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: %s", a.leaf("s.pem", "a.test")))
+	for range 2 {
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(c); err != nil {
+		t.Errorf("%v; want an end", err)
 	}
 	r := s.end(1)
-	if r.Reason != engine.ClosedByClient || r.BytesUp != uint64(len(want)) || r.BytesDown != r.BytesUp || r.Err != "" {
-		t.Errorf("record %+v", r)
+	if want := `first record does not look like a TLS handshake; it begins with "GET /"`; r.Reason != engine.TLSFailed || r.Err != want {
+		t.Errorf("%s, %q", r.Reason, r.Err)
 	}
+	if n := s.Status().Routes[0].Counters.Ended[engine.Probe]; n != 2 {
+		t.Errorf("%d probes", n)
+	}
+}
+
+// TestSlowHandshake: a client that sends one byte at a time is let in if it is
+// done in time, and else cut off; meanwhile others are served.
+func TestSlowHandshake(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	s := newTheatre(t, echoServer(t), fmt.Sprintf("tls: %s", a.leaf("s.pem", "a.test")))
+	raw, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	c := tls.Client(dribble{raw, 0}, &tls.Config{RootCAs: a.pool(), ServerName: "a.test"})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(bytes.Repeat([]byte("x"), 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	slow, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	began := time.Now()
+	err = tls.Client(dribble{slow, 100 * time.Millisecond}, &tls.Config{RootCAs: a.pool(), ServerName: "a.test"}).Handshake()
+	if took := time.Since(began); err == nil || took < handshakeTime-time.Second || took > handshakeTime+3*time.Second {
+		t.Errorf("%v after %s", err, took)
+	}
+	if r := s.end(1); r.Reason != engine.OpeningTimeout {
+		t.Errorf("%s, %q", r.Reason, r.Err)
+	}
+}
+
+// dribble writes one byte at a time.
+type dribble struct {
+	net.Conn
+	pause time.Duration
+}
+
+func (d dribble) Write(b []byte) (int, error) {
+	for i := range b {
+		if _, err := d.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+		time.Sleep(d.pause)
+	}
+	return len(b), nil
 }

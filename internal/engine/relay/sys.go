@@ -22,11 +22,12 @@ func receive(fd int32, p []byte) (int, unix.Errno) {
 	return int(n), e
 }
 
-// silent tells whether nothing has come on a connection, not even its end.
-func silent(fd int32) bool {
+// peek is how a receive would end: with EAGAIN, nothing has come, not even the
+// end. Another error is taken from the socket.
+func peek(fd int32) unix.Errno {
 	var b [1]byte
 	_, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
-	return e == unix.EAGAIN
+	return e
 }
 
 // write never raises SIGPIPE: Go ignores it on all descriptors above 2.

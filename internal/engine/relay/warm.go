@@ -184,7 +184,7 @@ func (l *loop) takeWarm(set *settings, c *choice, to netip.AddrPort) int32 {
 		if !w.connected || w.to != to || w.options != set.options || l.now >= w.expires {
 			continue
 		}
-		if !silent(w.fd) {
+		if peek(w.fd) != unix.EAGAIN {
 			continue // its event is still to come
 		}
 		l.forgetWarm(w)
