@@ -33,7 +33,7 @@ plan              : config
 foreign           : config
 health            : plan proxyproto
 accesslog         : plan engine
-engine/relay      : plan engine host proxyproto clienthello certs
+engine/relay      : config plan engine host proxyproto clienthello certs
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns
@@ -44,7 +44,7 @@ admin             : daemon plan engine health proxyproto
 // testPolicy is what a package may import besides, in its tests only.
 const testPolicy = `
 foreign           : plan
-engine/relay      : config engine/enginetest freeport netns
+engine/relay      : engine/enginetest freeport netns
 engine/nft        : engine/enginetest netns
 engine/split      : config
 daemon            : config engine/relay freeport
