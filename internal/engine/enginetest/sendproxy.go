@@ -81,8 +81,14 @@ func testSendProxyRetry(r *rig) {
 		_, _ = p.Write(got)
 		echo(p)
 	})
-	at := r.route(", send_proxy: v1, balance: first", r.dead(), backend)
-	for range 50 {
+	dead, slow := r.freePort(), r.freePort()
+	r.apply("dead: { listen: %q, send_proxy: v1, balance: first, to: [%q, %q] }\nslow: { listen: %q, send_proxy: v1, balance: first, connect_timeout: 3s, to: [%q, %q] }",
+		dead, r.dead().addr, backend.addr, slow, r.blackHole().addr, backend.addr)
+	for i := range 50 {
+		at := dead
+		if i%25 == 0 {
+			at = slow // the second is tried beside the first
+		}
 		c := r.dial(at)
 		if err := c.say("end"); err != nil {
 			r.Fatal(err)

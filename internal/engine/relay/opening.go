@@ -136,10 +136,18 @@ func (l *loop) understand(p *pair, b []byte) {
 			return
 		}
 		if !done {
-			o.buf = append(o.buf[:0], b...)
+			o.keep(b)
 			return
 		}
 	}
+}
+
+// keep makes b, which may be the end of o.buf, all that is kept.
+func (o *opening) keep(b []byte) {
+	if len(b) > 0 && len(o.buf) > 0 && &b[0] == &o.buf[0] {
+		return // it is there: to copy it for each byte that comes would cost its square
+	}
+	o.buf = append(o.buf[:0], b...)
 }
 
 // takeHeader takes a PROXY header off b, or goes on if it has had one and there
@@ -301,7 +309,7 @@ func (l *loop) understandMore(p *pair, o *opening) {
 // complete.
 func (l *loop) openingEnded(p *pair) {
 	o := p.call.opening
-	p.client.hup = true // the end is read once more, in its place
+	p.client.hup, p.client.readable = true, true // the end is read once more, in its place
 	switch {
 	case len(o.buf) == 0 && o.skip == 0:
 		l.endProbe(p)
