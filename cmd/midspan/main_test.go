@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 			"await":  await,
 			"ready":  ready,
 			"talk":   talk,
+			"hold":   hold,
 		},
 	})
 }
@@ -129,6 +131,19 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 	if (err != nil) != neg {
 		ts.Fatalf("talk to %s: %v", args[0], err)
 	}
+}
+
+// hold PORT makes a connection, exchanges a word, and keeps it to the end of the
+// script.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.Dial("tcp", "127.0.0.1:"+args[0])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	ts.Check(c.SetDeadline(time.Now().Add(5 * time.Second)))
+	_, err = c.Write([]byte("hold"))
+	ts.Check(err)
+	_, err = io.ReadFull(c, make([]byte, 4))
+	ts.Check(err)
 }
 
 func echo() (addr string, stop func(), err error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -63,6 +62,10 @@ func (u *ui) status(s admin.Status) {
 	u.table("ROUTE ENGINE LISTEN CONNS ACCEPTED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
 	fmt.Fprintln(u.out)
 	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s))
+	if rows := consumerRows(s); len(rows) > 0 {
+		fmt.Fprintln(u.out)
+		u.table("CONSUMER CONNS ACCEPTED REFUSED TO-SERVER TO-CLIENT", rows)
+	}
 	if rows := nameRows(s); len(rows) > 0 {
 		fmt.Fprintln(u.out)
 		u.table("NAME LAST-ANSWER PROBLEM", rows)
@@ -112,6 +115,17 @@ func routeRows(s admin.Status) [][]string {
 		rows = append(rows, []string{
 			r.Name, cmp.Or(string(s.Engines[r.Name]), "-"), listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
 			size(r.Counters.BytesUp), size(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
+		})
+	}
+	return rows
+}
+
+func consumerRows(s admin.Status) [][]string {
+	var rows [][]string
+	for _, c := range s.Engine.Consumers {
+		rows = append(rows, []string{
+			c.Name, strconv.Itoa(c.Active), strconv.FormatUint(c.Accepted, 10), strconv.FormatUint(c.Refused, 10),
+			size(c.BytesUp), size(c.BytesDown),
 		})
 	}
 	return rows
@@ -178,120 +192,6 @@ func nameRows(s admin.Status) [][]string {
 		}
 	}
 	slices.SortFunc(rows, slices.Compare)
-	return rows
-}
-
-func connsCommand(ui *ui) *cobra.Command {
-	var asJSON bool
-	var routes []string
-	var client, sortBy string
-	c := live(&cobra.Command{
-		Use:     "conns",
-		Short:   "List live connections",
-		Example: "  midspan conns --route sqlserver --route mysql --sort bytes\n  midspan conns --json | jq -r '.[] | select(.idle_ns > 3e11) | .id' | xargs midspan kill",
-		Args:    cobra.NoArgs,
-	}, func(c *cobra.Command, d *admin.Client, _ []string) error {
-		order, ok := connOrders[sortBy]
-		if !ok {
-			return usageError{c, fmt.Errorf("unknown order %q; use age, bytes or idle", sortBy)}
-		}
-		from, err := parseClient(client)
-		if err != nil {
-			return usageError{c, err}
-		}
-		conns, err := d.Conns(c.Context())
-		if err == nil && len(routes) > 0 {
-			err = knownRoutes(c.Context(), d, routes)
-		}
-		if err != nil {
-			return err
-		}
-		conns = slices.DeleteFunc(conns, func(c engine.Conn) bool {
-			return (len(routes) > 0 && !slices.Contains(routes, c.Route)) || !from.Contains(c.Client.Addr().Unmap())
-		})
-		slices.SortStableFunc(conns, order)
-		if asJSON {
-			if conns == nil {
-				conns = []engine.Conn{}
-			}
-			return ui.json(conns)
-		}
-		ui.table("ID ROUTE CLIENT SERVER ENDPOINT STATE AGE IDLE TO-SERVER TO-CLIENT", connRows(conns))
-		return nil
-	})
-	fs := c.Flags()
-	fs.StringArrayVar(&routes, "route", nil, "only this route's; may be given again")
-	fs.StringVar(&client, "client", "", "only those from this address or network (10.0.0.0/8)")
-	fs.StringVar(&sortBy, "sort", "age", "order: age (oldest first), bytes (most first) or idle (longest first)")
-	fs.BoolVar(&asJSON, "json", false, "print as JSON")
-	// It fails only for a flag that does not exist.
-	_ = c.RegisterFlagCompletionFunc("route", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		names, _ := routeNames(c.Context(), admin.Dial(c.Flag("control").Value.String())) // without a daemon there are none
-		return names, cobra.ShellCompDirectiveNoFileComp
-	})
-	return c
-}
-
-// clients is a set of client addresses: a network, or all.
-type clients struct{ netip.Prefix }
-
-func (c clients) Contains(a netip.Addr) bool { return !c.IsValid() || c.Prefix.Contains(a) }
-
-func parseClient(s string) (clients, error) {
-	if s == "" {
-		return clients{}, nil
-	}
-	if a, err := netip.ParseAddr(s); err == nil {
-		return clients{netip.PrefixFrom(a, a.BitLen())}, nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return clients{}, fmt.Errorf("client %q is neither an address nor a network; write 10.0.0.7 or 10.0.0.0/8", s)
-	}
-	return clients{p}, nil
-}
-
-// knownRoutes fails for a route that the daemon does not have: no rows would
-// look like no connections.
-func knownRoutes(ctx context.Context, d *admin.Client, wanted []string) error {
-	names, err := routeNames(ctx, d)
-	if err != nil {
-		return err
-	}
-	for _, name := range wanted {
-		if !slices.Contains(names, name) {
-			return fmt.Errorf("there is no route %q; the routes are %s", name, strings.Join(names, ", "))
-		}
-	}
-	return nil
-}
-
-func routeNames(ctx context.Context, d *admin.Client) (names []string, err error) {
-	s, err := d.Status(ctx)
-	for _, r := range s.Engine.Routes {
-		names = append(names, r.Name)
-	}
-	return names, err
-}
-
-var connOrders = map[string]func(a, b engine.Conn) int{
-	"age":   func(a, b engine.Conn) int { return a.Start.Compare(b.Start) },
-	"bytes": func(a, b engine.Conn) int { return cmp.Compare(b.BytesUp+b.BytesDown, a.BytesUp+a.BytesDown) },
-	"idle":  func(a, b engine.Conn) int { return cmp.Compare(b.Idle, a.Idle) },
-}
-
-func connRows(conns []engine.Conn) [][]string {
-	var rows [][]string
-	for _, c := range conns {
-		endpoint := "-"
-		if c.Endpoint.IsValid() {
-			endpoint = c.Endpoint.String()
-		}
-		rows = append(rows, []string{
-			c.ID, c.Route, c.Client.String(), cmp.Or(c.Server, "-"), endpoint, c.State,
-			age(c.Start), short(idle(c)), size(c.BytesUp), size(c.BytesDown),
-		})
-	}
 	return rows
 }
 

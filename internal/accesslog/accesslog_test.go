@@ -104,6 +104,7 @@ func TestWritesWhatUseSays(t *testing.T) {
 			use(t, w, tt.log)
 			w.Record(with(started))
 			w.Record(ended())
+			w.Record(with(func(r *engine.Record) { r.Reason = engine.Probe }))
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
 			}

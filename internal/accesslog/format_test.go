@@ -41,6 +41,18 @@ func noServer(r *engine.Record) {
 	r.BytesUp, r.BytesDown = 0, 0
 }
 
+var caller = engine.Caller{
+	Peer: netip.MustParseAddrPort("10.1.0.4:1024"), Link: "azure:553665985", Consumer: "databricks-prod", ServerName: `a"b`,
+}
+
+// requested makes a record one of a request.
+func requested(r *engine.Record) {
+	r.Reason = ""
+	r.HTTP = &engine.HTTP{
+		Method: "GET", Host: "api.example.com", Path: `/x?q="1"`, Protocol: "HTTP/1.1", Status: 200, Wait: 20500 * time.Microsecond,
+	}
+}
+
 func TestJSON(t *testing.T) {
 	for name, tt := range map[string]struct {
 		record *engine.Record
@@ -70,6 +82,28 @@ func TestJSON(t *testing.T) {
 			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"[2001:db8::1]:33313","server":"srv1:8000","endpoint":"[fe80::1%eth0]:8000",` +
 				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"reason":"closed by client","retries":3,` +
 				`"error":"dial \"x\"\n{\"event\":\"end\"}\u0000\u001b[31m\ufffd\\"}`,
+		},
+		"a caller behind a private endpoint": {
+			with(func(r *engine.Record) {
+				started(r)
+				r.Caller = caller
+			}),
+			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","client":"10.0.1.2:33313",` +
+				`"peer":"10.1.0.4:1024","link":"azure:553665985","consumer":"databricks-prod","server_name":"a\"b","server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
+		},
+		"a request": {
+			with(requested),
+			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000",` +
+				`"method":"GET","host":"api.example.com","path":"/x?q=\"1\"","protocol":"HTTP/1.1","status":200,"wait_ms":20.500,` +
+				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"retries":0}`,
+		},
+		"a connection without an answer": {
+			with(func(r *engine.Record) {
+				noServer(r)
+				r.Reason, r.HTTP = engine.BadRequest, &engine.HTTP{}
+			}),
+			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"10.0.1.2:33313",` +
+				`"duration_ms":5007.000,"bytes_up":0,"bytes_down":0,"reason":"bad request","retries":0}`,
 		},
 		"IPv4 as a dual-stack socket sees it": {
 			with(func(r *engine.Record) {
@@ -122,7 +156,7 @@ func TestTCPLog(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := string(appendTCP(nil, tt.record, time.UTC)); got != tt.want+"\n" {
+			if got := string(appendHaproxy(nil, tt.record, time.UTC)); got != tt.want+"\n" {
 				t.Errorf("got  %swant %s", got, tt.want)
 			}
 		})
@@ -133,13 +167,70 @@ func TestTCPLog(t *testing.T) {
 	}
 }
 
+// The lines are those that HAProxy 2.6 writes for the same events, but for the
+// bytes, of which it counts the heads too.
+func TestHTTPLog(t *testing.T) {
+	never := func(r *engine.Record) { r.Connect, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = 0, 0, 0, 0 }
+	for name, tt := range map[string]struct {
+		change func(*engine.Record)
+		want   string
+	}{
+		"answered": {
+			func(*engine.Record) {},
+			`fnt/srv1:8000 0/0/1/20/5007 200 212 - - ---- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"no control characters, no way out of the quotes": {
+			func(r *engine.Record) { r.HTTP.Path = "/\x1b[31m#\n\xff" },
+			`fnt/srv1:8000 0/0/1/20/5007 200 212 - - ---- 3/2/1/0/0 0/0 "GET /#1B[31m#23#0A#FF HTTP/1.1"`,
+		},
+		"no server": {
+			func(r *engine.Record) {
+				never(r)
+				noServer(r)
+				r.HTTP.Status = 503
+			},
+			`fnt/<NOSRV> 0/-1/-1/-1/5007 503 0 - - SC-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"not understood": {
+			func(r *engine.Record) {
+				noServer(r)
+				r.Reason, r.HTTP = engine.BadRequest, &engine.HTTP{Status: 400}
+			},
+			`fnt/<NOSRV> -1/-1/-1/-1/5007 400 0 - - PR-- 3/2/1/0/0 0/0 "<BADREQ>"`,
+		},
+		"the client does not wait for the answer": {
+			func(r *engine.Record) {
+				r.Reason, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = engine.ResetByClient, 0, 0, 0
+			},
+			`fnt/srv1:8000 0/0/1/-1/5007 -1 0 - - CH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"the server resets before its answer": {
+			func(r *engine.Record) { r.Reason, r.HTTP.Status, r.HTTP.Wait = engine.ResetByServer, 502, 0 },
+			`fnt/srv1:8000 0/0/1/-1/5007 502 212 - - SH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"and in the middle of it": {
+			func(r *engine.Record) { r.Reason = engine.ResetByServer },
+			`fnt/srv1:8000 0/0/1/20/5007 200 212 - - SD-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := with(requested)
+			tt.change(r)
+			want := "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt " + tt.want + "\n"
+			if got := string(appendHaproxy(nil, r, time.UTC)); got != want {
+				t.Errorf("got  %swant %s", got, want)
+			}
+		})
+	}
+}
+
 func TestEveryReasonHasAState(t *testing.T) {
 	for _, reason := range engine.Reasons {
 		for i, s := range states[reason] {
 			if i == 1 && s == "" {
 				continue // the same whether connected or not
 			}
-			if len(s) != 2 || !strings.Contains("CSPLRIDUKcs-", s[:1]) || !strings.Contains("RQCHDLT-", s[1:]) {
+			if len(s) != 2 || !strings.Contains("CSPLRIDUKcs-", s[:1]) || !strings.Contains("RQCHD-", s[1:]) {
 				t.Errorf("%s: HAProxy has no state %q", reason, s)
 			}
 		}

@@ -92,8 +92,7 @@ func appendEnd(b []byte, r *engine.Record) []byte {
 	b = strconv.AppendUint(b, r.BytesUp, 10)
 	b = append(b, `,"bytes_down":`...)
 	b = strconv.AppendUint(b, r.BytesDown, 10)
-	b = append(b, `,"reason":`...)
-	b = appendString(b, string(r.Reason))
+	b = appendKey(b, "reason", string(r.Reason)) // a request may end without one
 	b = append(b, `,"retries":`...)
 	b = strconv.AppendInt(b, int64(r.Retries), 10)
 	if r.Err != "" {

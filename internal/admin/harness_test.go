@@ -45,6 +45,7 @@ func (e *stubEngine) Status() engine.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := engine.Status{Connections: len(e.conns), MaxConnections: 1000, Routes: []engine.RouteStatus{}, Tracking: &engine.Tracking{Entries: 1234, Max: 262144}}
+	s.Consumers = []engine.ConsumerStatus{{Name: "onprem", Active: 1, Accepted: 9, Refused: 2}}
 	for _, r := range e.plan.Routes {
 		rs := engine.RouteStatus{Name: r.Name, Counters: engine.Counters{Accepted: 7, Ended: map[engine.Reason]uint64{}}}
 		for _, l := range r.Listen {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,8 @@ type collector struct {
 
 	routeInfo, routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
 
+	consumerConnections, consumerAccepted, consumerRefused, consumerBytes *prometheus.Desc
+
 	endpointUp, endpointConnections, endpointConnects, endpointWarm, endpointPorts, endpointMaxPorts *prometheus.Desc
 
 	checkLatency, checks, checkFailures *prometheus.Desc
@@ -78,9 +81,14 @@ func newCollector(read func() snapshot) *collector {
 	c.routeConnections = d("route_connections", "Live connections of the route.", "route")
 	c.routeAccepted = d("route_accepted_total", "Connections accepted.", "route")
 	c.routeBytes = d("route_bytes_total", "Bytes forwarded.", "route", "direction")
-	c.routeEnded = d("route_ended_total", "Connections that ended, by why.", "route", "reason")
+	c.routeEnded = d("route_ended_total", "Connections that ended, by why; rare reasons only once they have come.", "route", "reason")
 	c.routeUp = d("route_up", "Whether a new connection has a server to go to.", "route")
 	c.routeListening = d("route_listening", "Whether every listener of the route is open.", "route")
+
+	c.consumerConnections = d("consumer_connections", "Live connections of the consumer, over all routes.", "consumer")
+	c.consumerAccepted = d("consumer_accepted_total", "Connections of the consumer that were let in.", "consumer")
+	c.consumerRefused = d("consumer_refused_total", "Connections of the consumer on routes that are not for it, or above its limits.", "consumer")
+	c.consumerBytes = d("consumer_bytes_total", "Bytes forwarded for the consumer.", "consumer", "direction")
 
 	endpoint := []string{"route", "server", "endpoint"}
 	c.endpointUp = d("endpoint_up", "Whether new connections may go to the endpoint.", endpoint...)
@@ -116,6 +124,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, r := range s.status.Engine.Routes {
 		c.route(to, r, waiting[r.Name])
+	}
+	for _, x := range s.status.Engine.Consumers {
+		to.gauge(c.consumerConnections, float64(x.Active), x.Name)
+		to.counter(c.consumerAccepted, x.Accepted, x.Name)
+		to.counter(c.consumerRefused, x.Refused, x.Name)
+		to.counter(c.consumerBytes, x.BytesUp, x.Name, "client_to_server")
+		to.counter(c.consumerBytes, x.BytesDown, x.Name, "server_to_client")
 	}
 	c.planned(to, s)
 	for name, a := range s.status.Names {
@@ -155,6 +170,14 @@ func (c *collector) daemon(to sink, s snapshot) {
 	}
 }
 
+// basicReasons have a series from the start, so that the first one that comes is
+// an increase: they are what alerts are written on. With all, a thousand routes
+// would have tens of thousands of series that are 0 for ever.
+var basicReasons = []engine.Reason{
+	engine.ClosedByClient, engine.ClosedByServer, engine.ResetByClient, engine.ResetByServer,
+	engine.ConnectFailed, engine.NoServer, engine.ServersFull, engine.NoResources, engine.LostServer, engine.Fault,
+}
+
 // route shows a route as the engine has it; one that is gone from the file has
 // its connections still.
 func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
@@ -163,7 +186,9 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 	to.counter(c.routeBytes, r.Counters.BytesUp, r.Name, "client_to_server")
 	to.counter(c.routeBytes, r.Counters.BytesDown, r.Name, "server_to_client")
 	for _, reason := range engine.Reasons {
-		to.counter(c.routeEnded, r.Counters.Ended[reason], r.Name, string(reason))
+		if n := r.Counters.Ended[reason]; n > 0 || slices.Contains(basicReasons, reason) {
+			to.counter(c.routeEnded, n, r.Name, string(reason))
+		}
 	}
 	if r.Removed {
 		return

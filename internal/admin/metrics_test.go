@@ -46,12 +46,16 @@ func fixed() snapshot {
 				Connections: 8, MaxConnections: 1000, AcceptErrors: 1, Panics: 2,
 				Tracking: &engine.Tracking{Entries: 1234, Max: 262144, Dropped: 6},
 				Pending:  []engine.Pending{{Route: "ports", Listen: "*%eth1:9000", Why: "there is no interface eth1"}},
+				Consumers: []engine.ConsumerStatus{
+					{Name: "databricks-prod", Active: 7, Accepted: 95, Refused: 3, BytesUp: 1e12, BytesDown: 2e12},
+					{Name: "onprem"},
+				},
 				Routes: []engine.RouteStatus{
 					{
 						Name: "web", Listening: []string{"*:80"},
 						Counters: engine.Counters{
 							Active: 7, Accepted: 100, BytesUp: 1e12, BytesDown: 2e12,
-							Ended: map[engine.Reason]uint64{engine.ClosedByClient: 90, engine.ResetByServer: 3},
+							Ended: map[engine.Reason]uint64{engine.ClosedByClient: 90, engine.ResetByServer: 3, engine.RateLimit: 2, engine.Probe: 5},
 						},
 						Endpoints: []engine.EndpointStatus{
 							{Server: "web1:80", Addr: netip.AddrPortFrom(a1, 80), Up: true, Active: 7, Connects: 93, Failures: 1, Ports: 70, MaxPorts: 64512},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -37,15 +38,17 @@ func TestWeb(t *testing.T) {
 		p.Routes[0].Name = "<script>alert(1)</script>"
 		p.Routes[0].Engine = plan.Relay
 	})
-	r.engine.conns = []engine.Conn{{ID: "17"}}
+	r.engine.conns = []engine.Conn{{ID: "17", Caller: engine.Caller{
+		Peer: netip.MustParseAddrPort("10.0.0.9:5"), Link: "azure:17", Consumer: "onprem", ServerName: "kafka1",
+	}}}
 	for path, want := range map[string][]string{
 		"/": {
 			"Version 1.2.3, running since", "Ready.", "1 of at most 1000 connections", "&lt;script&gt;alert(1)&lt;/script&gt;",
-			"10.0.0.5 up", "<td>relay", "1234 entries of at most 262144.", "a warning", `<a href="/metrics">`, "*:1433",
+			"10.0.0.5 up", "<td>relay", "1234 entries of at most 262144.", "a warning", "<td>onprem<td class=\"n\">1<td class=\"n\">9<td class=\"n\"><span class=\"down\">2</span>", `<a href="/metrics">`, "*:1433",
 		},
-		"/metrics": {"midspan_ready 1", "midspan_log_records_dropped_total 4", "go_goroutines", "process_open_fds"},
-		"/status":  {`"version": "1.2.3"`, `"state": "running"`, `"ready": true`, `"engines": {`},
-		"/conns":   {`"id": "17"`},
+		"/metrics": {"midspan_ready 1", "midspan_log_records_dropped_total 4", "go_goroutines", "process_open_fds", `midspan_consumer_refused_total{consumer="onprem"} 2`},
+		"/status":  {`"version": "1.2.3"`, `"state": "running"`, `"ready": true`, `"engines": {`, `"consumers": [`},
+		"/conns":   {`"id": "17"`, `"link": "azure:17"`, `"consumer": "onprem"`, `"server_name": "kafka1"`, `"peer": "10.0.0.9:5"`},
 	} {
 		resp, body := r.ask(t, http.MethodGet, path, "")
 		if resp.StatusCode != 200 {

@@ -18,7 +18,7 @@ type consumer struct {
 	name   string
 	plan   atomic.Pointer[plan.Consumer]
 	shards []flow // one a loop
-	level  level // of the rate
+	level  level  // of the rate
 
 	active   atomic.Int64
 	accepted atomic.Uint64

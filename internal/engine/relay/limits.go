@@ -64,6 +64,12 @@ func (l *loop) enter(s *socket, set *settings) (why reason, waits bool) {
 	return noReason, true
 }
 
+// limitReached is what the log says of connections that are turned away by enter.
+var limitReached = map[reason]string{
+	routeLimit: "the route has its max_connections",
+	rateLimit:  "connections come faster than the route's rate",
+}
+
 // stayOut takes an enter back: there was no connection.
 func (l *loop) stayOut(s *socket, set *settings) {
 	if !set.limited {

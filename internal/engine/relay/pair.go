@@ -145,7 +145,7 @@ func (l *loop) open(s *socket, set *settings, fd int32, client netip.AddrPort, w
 	switch {
 	case why != noReason:
 		p.outside = true
-		l.abort(p, why)
+		l.refuse(p, why, limitReached[why])
 	case p.set.reads:
 		l.beginOpening(p)
 	case p.set.asksWho || p.set.sources != nil:

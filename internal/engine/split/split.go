@@ -148,7 +148,8 @@ func (e *Engine) engines() []engine.Engine {
 	return []engine.Engine{e.relay, e.nft}
 }
 
-// Status implements engine.Engine: the sum of both.
+// Status implements engine.Engine: the sum of both. Consumers are the relay's: a
+// route for consumers cannot be the kernel's.
 func (e *Engine) Status() engine.Status {
 	all := e.engines()
 	status := all[0].Status()

@@ -48,6 +48,9 @@ func (f *fake) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 
 func (f *fake) Status() engine.Status {
 	s := engine.Status{Connections: len(f.routes), MaxConnections: 100}
+	if f.name == "relay" { // the kernel knows no consumers
+		s.Consumers = []engine.ConsumerStatus{{Name: "onprem", Active: 2}}
+	}
 	for _, r := range f.routes {
 		s.Routes = append(s.Routes, engine.RouteStatus{Name: r})
 	}
@@ -164,6 +167,9 @@ func TestBothAreSeen(t *testing.T) {
 	}
 	if strings.Join(names, " ") != "a b c" || status.Connections != 3 {
 		t.Errorf("status is %+v", status)
+	}
+	if len(status.Consumers) != 1 || status.Consumers[0].Active != 2 {
+		t.Errorf("consumers are %+v, want the relay's", status.Consumers)
 	}
 	if n := len(s.engine.Conns()); n != 2 {
 		t.Errorf("%d connections", n)
