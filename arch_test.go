@@ -33,12 +33,14 @@ plan              : config
 foreign           : config
 health            : plan proxyproto
 accesslog         : plan engine
-engine/relay      : config plan engine host proxyproto clienthello certs
+engine/relay      : config plan engine host proxyproto clienthello certs web
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns
 daemon            : plan engine health resolve
 admin             : daemon plan engine health proxyproto
+web/h1            :
+web               : plan web/h1
 `
 
 // testPolicy is what a package may import besides, in its tests only.
@@ -50,6 +52,7 @@ engine/split      : config
 daemon            : config engine/relay freeport
 admin             : config
 accesslog         :
+web               : config
 `
 
 // pure packages turn values into values: no files, no network, no clock, no

@@ -91,30 +91,33 @@ func kindOf(name []byte) Kind {
 		return is(name, "forwarded", Forwarded)
 	case 10:
 		return is(name, "connection", Connection) | is(name, "keep-alive", KeepAlive)
+	case 13:
+		return is(name, "authorization", Credentials) | prefixed(name)
 	case 14:
 		return is(name, "content-length", ContentLength) | is(name, "http2-settings", Settings)
 	case 15:
-		if k := is(name, "x-forwarded-for", XFor); k != Other {
-			return k
-		}
+		return is(name, "x-forwarded-for", XFor) | prefixed(name)
 	case 16:
-		if k := is(name, "proxy-connection", ProxyConnection) | is(name, "www-authenticate", Challenge) | is(name, "x-forwarded-host", XHost); k != Other {
-			return k
-		}
+		return is(name, "proxy-connection", ProxyConnection) | is(name, "www-authenticate", Challenge) | is(name, "x-forwarded-host", XHost) | prefixed(name)
 	case 17:
-		if k := is(name, "transfer-encoding", TransferEncoding) | is(name, "x-forwarded-proto", XProto); k != Other {
-			return k
-		}
+		return is(name, "transfer-encoding", TransferEncoding) | is(name, "x-forwarded-proto", XProto) | prefixed(name)
 	case 18:
-		if k := is(name, "proxy-authenticate", Challenge); k != Other {
-			return k
-		}
+		return is(name, "proxy-authenticate", Challenge) | prefixed(name)
 	}
+	return prefixed(name)
+}
+
+// prefixed knows the fields that begin with X-Forwarded-.
+func prefixed(name []byte) Kind {
 	const prefix = "x-forwarded-"
-	if len(name) > len(prefix) && name[1] == '-' && Equal(name[:len(prefix)], prefix) {
-		return Forwarded
+	if len(name) <= len(prefix) || name[1] != '-' || !Equal(name[:len(prefix)], prefix) {
+		return Other
 	}
-	return Other
+	switch rest := name[len(prefix):]; {
+	case Equal(rest, "for"), Equal(rest, "host"), Equal(rest, "proto"):
+		return Other // they have kinds of their own
+	}
+	return Forwarded
 }
 
 func is(name []byte, lower string, k Kind) Kind {
@@ -243,7 +246,7 @@ func (h *Head) connection(v []byte) error {
 func (h *Head) list(name []byte) {
 	for i := range h.Fields {
 		f := &h.Fields[i]
-		if k := f.Kind; (k == Other || k == Cookie) && bytes.EqualFold(h.Name(f), name) {
+		if k := f.Kind; (k == Other || k == Cookie || k == Credentials) && bytes.EqualFold(h.Name(f), name) {
 			f.Kind = Listed
 		}
 	}

@@ -111,15 +111,16 @@ const (
 	ContentLength
 	Expect
 	Cookie
-	Forwarded  // and whatever begins with X-Forwarded-, but for those that follow
-	XFor       // X-Forwarded-For
-	XProto     // X-Forwarded-Proto
-	XHost      // X-Forwarded-Host
-	Settings   // HTTP2-Settings
-	Challenge  // WWW-Authenticate, Proxy-Authenticate
-	Listed     // named in Connection: for this hop only
-	Duplicate  // a Content-Length that says again what the first one said
-	kindsCount // none: how many there are
+	Forwarded   // and whatever begins with X-Forwarded-, but for those that follow
+	XFor        // X-Forwarded-For
+	XProto      // X-Forwarded-Proto
+	XHost       // X-Forwarded-Host
+	Settings    // HTTP2-Settings
+	Challenge   // WWW-Authenticate, Proxy-Authenticate
+	Credentials // Authorization
+	Listed      // named in Connection: for this hop only
+	Duplicate   // a Content-Length that says again what the first one said
+	kindsCount  // none: how many there are
 )
 
 // Kinds is how many kinds there are, for tables that are indexed by them.

@@ -227,7 +227,7 @@ func TestKinds(t *testing.T) {
 		"Expect": Expect, "Cookie": Cookie, "Forwarded": Forwarded, "X-Forwarded-For": XFor, "X-Forwarded-Proto": XProto,
 		"X-Forwarded-Host": XHost, "X-Forwarded-Port": Forwarded, "X-Forwarded-Proto-Version": Forwarded, "X-Forwarded-Server": Forwarded,
 		"X-Forwarded-Prefix": Forwarded, "HTTP2-Settings": Settings, "WWW-Authenticate": Challenge, "Proxy-Authenticate": Challenge,
-		"X-Forwarded-": Other, "X-Forward-For": Other, "Content_Length": Other, "Hos": Other, "Transfer-Encodinx": Other, "Cookie2": Other,
+		"Authorization": Credentials, "X-Forwarded-1": Forwarded, "X-Forwarded-": Other, "X-Forward-For": Other, "Content_Length": Other, "Hos": Other, "Transfer-Encodinx": Other, "Cookie2": Other,
 	}
 	seen := map[Kind]bool{Listed: true, Duplicate: true}
 	for name, want := range names {
