@@ -315,7 +315,6 @@ func (c *conn) final(up *upstream, x *exchange, body []byte) error {
 	if r.Body == h1.UntilClose || r.Body == h1.Chunked && x.req.Old || c.p.draining.Load() || x.upload != nil && !x.upload.read.Load() {
 		x.closing = true
 	}
-	x.answered = true
 	x.out = c.appendResponse(x.out[:0], x, x.closing)
 	switch r.Body {
 	case h1.Length:
@@ -325,14 +324,21 @@ func (c *conn) final(up *upstream, x *exchange, body []byte) error {
 	case h1.UntilClose:
 		x.out = append(x.out, body...)
 		x.BytesDown = int64(len(body))
-		if _, err := c.Write(x.out); err != nil {
-			return &legError{err, false}
+		if err := c.begin(x); err != nil {
+			return err
 		}
 		return pump(&c.leg, &up.leg, &x.BytesDown)
 	}
 	if len(body) > 0 {
 		r.Persist = false // nobody asked for that
 	}
+	return c.begin(x)
+}
+
+// begin sends the head of the final response, and what of the body is with it.
+// From here on there is no other answer to this request.
+func (c *conn) begin(x *exchange) error {
+	x.answered = true
 	_, err := c.Write(x.out)
 	return asLeg(err, false)
 }
@@ -350,8 +356,8 @@ func (c *conn) sendLength(up *upstream, x *exchange, body []byte) error {
 		body, r.Persist = body[:r.Length], false
 	}
 	x.out = append(x.out, body...)
-	if _, err := c.Write(x.out); err != nil {
-		return &legError{err, false}
+	if err := c.begin(x); err != nil {
+		return err
 	}
 	x.BytesDown = int64(len(body))
 	left := r.Length - x.BytesDown
@@ -372,8 +378,8 @@ func (c *conn) sendChunks(up *upstream, x *exchange, body []byte) error {
 		return err
 	}
 	x.out = append(x.out, send...)
-	if _, err := c.Write(x.out); err != nil {
-		return &legError{err, false}
+	if err := c.begin(x); err != nil {
+		return err
 	}
 	x.BytesDown = int64(len(send))
 	buf := x.sb[:cap(x.sb)]

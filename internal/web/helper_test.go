@@ -73,8 +73,11 @@ func (s *servers) Pick(_ *Client, group int, prefer string, tried []Endpoint) (E
 	if len(can) == 0 {
 		return nil, errNone
 	}
-	e := can[s.turn%len(can)]
-	s.turn++
+	e := can[0]
+	if len(tried) == 0 {
+		e = can[s.turn%len(can)]
+		s.turn++
+	}
 	e.uses.Add(1)
 	return e, nil
 }
