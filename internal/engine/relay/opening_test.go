@@ -78,8 +78,8 @@ func certificate(t *testing.T, names ...string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// tlsServer echoes over TLS, as the names given.
-func tlsServer(t *testing.T, names ...string) string {
+// helloServer echoes over TLS, as the names given.
+func helloServer(t *testing.T, names ...string) string {
 	config := &tls.Config{Certificates: []tls.Certificate{certificate(t, names...)}}
 	return newGuests(t, func(c net.Conn) {
 		s := tls.Server(c, config)
@@ -115,7 +115,7 @@ func TestHandshakes(t *testing.T) {
 	var to []string
 	for i := range names {
 		name := fmt.Sprintf("s%d.example.com", i)
-		to = append(to, fmt.Sprintf("%s: %q", name, tlsServer(t, name)))
+		to = append(to, fmt.Sprintf("%s: %q", name, helloServer(t, name)))
 	}
 	e, addr := engineFor(t, Options{}, "", "mode: sni, to: {"+strings.Join(to, ", ")+"}")
 	total := 10_000
