@@ -112,6 +112,8 @@ func TestLayersRefused(t *testing.T) {
 		"nft":               {strings.Replace(route, "%", "engine: nft, send_proxy: v2", 1), "engine nft cannot send anything"},
 		"when_full":         {strings.Replace(route, "%", "when_full: reset", 1), "there is none"},
 		"from":              {strings.Replace(route, "%", "proxy_protocol: {mode: pass, from: 10.0.0.0/8}", 1), "headers that are read"},
+		"pass, sni":         {"routes:\n  a: {mode: sni, listen: 80, to: {x.y: 'h:1'}, proxy_protocol: pass}\n", "passed on only where"},
+		"pass, tls":         {strings.Replace(route, "%", "tls: a.pem, proxy_protocol: pass", 1), "passed on only where"},
 		"framing":           {"routes:\n  a: {mode: http, listen: 80, to: 'h:81', http: {request_headers: {set: {Content-Length: '3'}}}}\n", "the proxy's own"},
 		"unknown route":     {"consumers: {c: {from: 10.0.0.0/8, routes: b}}\n" + strings.Replace(route, "%", "", 1), `there is no route "b"`},
 		"no id":             {"consumers: {c: {routes: a}}\n" + strings.Replace(route, "%", "", 1), "cannot be told from others"},

@@ -32,6 +32,10 @@ func (b *builder) layers(c *config.Route, r *Route) {
 	r.UpstreamTLS = b.upstreamTLS(c, r)
 	r.HTTP = b.http(c, r)
 	b.groups(c, r)
+	if r.Proxy.Mode == ProxyPassed && (r.Mode != TCP || r.TLS != nil || r.UpstreamTLS.On) {
+		pos := firstSet(c.Proxy.Mode.Pos, b.file.Defaults.Proxy.Mode.Pos)
+		b.problems.Addf(pos, "route %q: a PROXY header can be passed on only where nothing behind it is read or encrypted; write proxy_protocol: required, and send_proxy: v2 for servers that want one", r.Name)
+	}
 	if c.Warm.V > 0 && (r.Mode == ModeHTTP || r.UpstreamTLS.On) {
 		b.problems.Addf(c.Warm.Pos, "route %q: `warm` is for plain TCP to servers; take it out (mode http keeps connections by itself)", r.Name)
 	}
