@@ -20,8 +20,9 @@ type MariaDB struct {
 	Addr string
 }
 
-// StartMariaDB starts one at addr of a namespace.
-func StartMariaDB(t testing.TB, in *Net, addr string) *MariaDB {
+// StartMariaDB starts one at addr of a namespace; of its options, those in more
+// win over those that stand here.
+func StartMariaDB(t testing.TB, in *Net, addr string, more ...string) *MariaDB {
 	t.Helper()
 	install := Need(t, "mariadb-install-db", "mariadb-server")
 	daemon := Need(t, "mariadbd", "mariadb-server")
@@ -30,7 +31,7 @@ func StartMariaDB(t testing.TB, in *Net, addr string) *MariaDB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	account, flags, err := databaseUser(dir)
+	account, flags, err := mariadbUser(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +49,13 @@ func StartMariaDB(t testing.TB, in *Net, addr string) *MariaDB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Start(t, Spec{Program: daemon, User: account, In: in, Args: append(flags,
+	flags = append(flags,
 		"--socket="+filepath.Join(dir, "sock"), "--pid-file="+filepath.Join(dir, "pid"),
 		"--bind-address="+host, "--port="+port, "--init-file="+start, "--skip-name-resolve",
 		"--max-connections=500", "--max-allowed-packet=64M", "--innodb-log-file-size=256M",
 		"--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2",
-	)})
+	)
+	p := Start(t, Spec{Program: daemon, User: account, In: in, Args: append(flags, more...)})
 	Until(t, 60*time.Second, "mariadbd listens on "+addr, func() bool {
 		if !p.Alive() {
 			t.Fatal("mariadbd has ended")
@@ -63,23 +65,27 @@ func StartMariaDB(t testing.TB, in *Net, addr string) *MariaDB {
 	return &MariaDB{p, addr}
 }
 
-// databaseUser is who the server is to run as (nil: the test's own user), with
+// mariadbUser is who the server is to run as (nil: the test's own user), with
 // the flags for that; dir is given to it. The server refuses root, but for where
-// root is nobody: in a user namespace. It must not change its user by itself,
-// because then it would not die with the test any more (prctl(2),
-// PR_SET_PDEATHSIG).
-func databaseUser(dir string) (*syscall.Credential, []string, error) {
+// root is nobody: in a user namespace.
+func mariadbUser(dir string) (*syscall.Credential, []string, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil, nil
 	}
-	u, err := user.Lookup("mysql")
-	if os.Getenv(ownUsers) != "" || err != nil {
-		return nil, []string{"--user=root"}, nil
+	if u, err := user.Lookup("mysql"); err == nil && os.Getenv(ownUsers) == "" {
+		account, err := give(dir, u)
+		return account, nil, err
 	}
+	return nil, []string{"--user=root"}, nil
+}
+
+// give makes dir the user's own. A server that changed its user by itself would
+// not die with the test any more (prctl(2), PR_SET_PDEATHSIG).
+func give(dir string, u *user.User) (*syscall.Credential, error) {
 	uid, errUID := strconv.Atoi(u.Uid)
 	gid, errGID := strconv.Atoi(u.Gid)
 	if err := errors.Join(errUID, errGID, os.Chown(dir, uid, gid)); err != nil {
-		return nil, nil, fmt.Errorf("give %s to mysql: %w", dir, err)
+		return nil, fmt.Errorf("give %s to %s: %w", dir, u.Username, err)
 	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil, nil
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }

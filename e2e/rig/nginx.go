@@ -31,6 +31,18 @@ func WebServer(t testing.TB, in *Net, addr, name string, size int) *Nginx {
 }`, addr, name), size)
 }
 
+// WebServerWith is an nginx that answers every request with 200, and has more
+// said of its server: where it listens, with what certificate (server.crt and
+// server.key are there), and so on.
+func WebServerWith(t testing.TB, in *Net, addr, server string) *Nginx {
+	t.Helper()
+	return startNginx(t, in, addr, "", fmt.Sprintf(`http {
+	access_log off;
+	client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+	server { %s location / { return 200 "fine"; } }
+}`, server), 0)
+}
+
 // StreamProxy is an nginx at addr that forwards TCP to a server.
 func StreamProxy(t testing.TB, addr, to string) *Nginx {
 	t.Helper()
@@ -49,7 +61,8 @@ func startNginx(t testing.TB, in *Net, addr, top, blocks string, size int) *Ngin
 		top += "user root root;" // in a user namespace there may be nobody else to give files to
 	}
 	conf := fmt.Sprintf("%s\ndaemon off; master_process off; pid nginx.pid; error_log stderr;\nevents { worker_connections 4096; }\n%s\n", top, blocks)
-	for name, content := range map[string][]byte{"nginx.conf": []byte(conf), "body": Bytes(1, size)} {
+	certificate, key := selfSigned(t)
+	for name, content := range map[string][]byte{"nginx.conf": []byte(conf), "body": Bytes(1, size), "server.crt": certificate, "server.key": key} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)
 		}

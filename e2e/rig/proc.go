@@ -29,6 +29,7 @@ type Spec struct {
 	Stderr  *os.File            // nil: kept, see Proc.Stderr
 	In      *Net                // nil: the test's own
 	User    *syscall.Credential // nil: the test's own
+	OwnUser bool                // as an ordinary user of a user namespace of its own
 }
 
 // Proc is a process that a test started.
@@ -51,6 +52,11 @@ func Start(t testing.TB, s Spec) *Proc {
 	stdout, stderr := fileOr(s.Stdout, p.out), fileOr(s.Stderr, p.err)
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: s.User}
+	if s.OwnUser {
+		p.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		p.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Geteuid(), Size: 1}}
+		p.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getegid(), Size: 1}}
+	}
 	if err := s.In.Do(p.cmd.Start); err != nil {
 		t.Fatalf("start %s: %v", s.Program, err)
 	}
