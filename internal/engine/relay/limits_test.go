@@ -314,6 +314,57 @@ func TestPerSource(t *testing.T) {
 	}
 }
 
+// TestPerSourceBehindProxy: it is the client in the PROXY header that is counted,
+// and of IPv6 its network.
+func TestPerSourceBehindProxy(t *testing.T) {
+	l := newLimited(t, "proxy_protocol: required, per_source: { max_connections: 2 }")
+	visit := func(header string) error {
+		c, err := net.Dial("tcp", l.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(c, header+" 1000 80\r\n")
+		_, err = io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	for i, c := range []struct {
+		header string
+		in     bool
+	}{
+		{"PROXY TCP4 10.0.0.1 10.0.0.9", true},
+		{"PROXY TCP4 10.0.0.1 10.0.0.9", true},
+		{"PROXY TCP4 10.0.0.1 10.0.0.9", false},
+		{"PROXY TCP4 10.0.0.2 10.0.0.9", true},
+		{"PROXY TCP6 2001:db8::1 2001:db8::9", true},
+		{"PROXY TCP6 2001:db8::2 2001:db8::9", true},
+		{"PROXY TCP6 2001:db8::ffff:3 2001:db8::9", false},
+		{"PROXY TCP6 2001:db8:0:1::1 2001:db8::9", true},
+	} {
+		if err := visit(c.header); (err == nil) != c.in {
+			t.Errorf("connection %d, %s: %v", i, c.header, err)
+		}
+	}
+	if c := l.counters(); c.Ended[engine.SourceLimit] != 2 || c.Active != 6 {
+		t.Errorf("counters are %+v", c)
+	}
+}
+
+// TestProbesTakeNoTokens: a load balancer's probes of a route's own port use up
+// nothing of its rate.
+func TestProbesTakeNoTokens(t *testing.T) {
+	l := newLimited(t, "proxy_protocol: required, rate: 1/h, when_full: reset")
+	for i := range 5 {
+		c, err := net.Dial("tcp", l.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		eventually(t, "the probe is over", func() bool { return l.counters().Ended[engine.Probe] == uint64(i+1) })
+	}
+}
+
 // TestPerSourceEnds: nothing is left of clients that have gone, however their
 // connections ended.
 func TestPerSourceEnds(t *testing.T) {
