@@ -64,11 +64,13 @@ func TestSourceRate(t *testing.T) {
 		table.leaveAt(now, a)
 		return true
 	}
-	if !visit(0) || !visit(0) || visit(0) || visit(499*time.Millisecond) {
-		t.Error("not two at first and no third")
-	}
-	if !visit(500*time.Millisecond) || visit(500*time.Millisecond) {
-		t.Error("not one more after half a second")
+	for i, c := range []struct {
+		at int // ms
+		in bool
+	}{{0, true}, {0, true}, {0, false}, {499, false}, {500, true}, {500, false}} {
+		if visit(ms(c.at)) != c.in {
+			t.Errorf("visit %d, after %d ms: not %v", i, c.at, c.in)
+		}
 	}
 	if n := table.size(); n != 1 {
 		t.Fatalf("%d clients in the table, want the one that owes", n)
