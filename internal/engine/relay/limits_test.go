@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -384,5 +385,42 @@ func TestPerSourceEnds(t *testing.T) {
 	eventually(t, "the table is empty", func() bool { return table.n.Load() == 0 })
 	if table.size() != 0 {
 		t.Errorf("%d clients are left", table.size())
+	}
+}
+
+// TestLimitsOfSessions: a connection that a goroutine carries is under the same
+// limits, and gives back what it was counted for.
+func TestLimitsOfSessions(t *testing.T) {
+	a := newAuthority(t)
+	s := newTheatre(t, echoServer(t), fmt.Sprintf("per_source: {max_connections: 2}, tls: %s", a.leaf("s.pem", "a.test")))
+	shake := func() *tls.Conn {
+		c, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: a.pool(), ServerName: "a.test"})
+		if err != nil {
+			return nil
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	first, second := shake(), shake()
+	if first == nil || second == nil {
+		t.Fatal("two connections were not let in")
+	}
+	if shake() != nil {
+		t.Error("a third one was let in")
+	}
+	first.Close()
+	eventually(t, "one has ended", func() bool { return s.Status().Connections == 1 })
+	if third := shake(); third == nil {
+		t.Error("none was let in when there was room")
+	} else {
+		third.Close()
+	}
+	second.Close()
+	eventually(t, "all have ended", func() bool { return s.Status().Connections == 0 })
+	if n := s.routes[0].sources.n.Load(); n != 0 {
+		t.Errorf("%d clients are left in the table", n)
+	}
+	if n := s.Status().Routes[0].Counters.Ended[engine.SourceLimit]; n != 1 {
+		t.Errorf("%d ended by the limit, want 1", n)
 	}
 }
