@@ -150,8 +150,9 @@ func (s *Store) Use(next map[string]Route) {
 	s.now = next
 	s.refresh(true)
 	if s.stop == nil && len(next) > 0 {
-		s.stop = make(chan struct{})
-		s.done.Go(func() { s.watch(s.stop) })
+		stop := make(chan struct{})
+		s.stop = stop
+		s.done.Go(func() { s.watch(stop) })
 	}
 }
 
