@@ -13,11 +13,12 @@ func checkCommand(ui *ui) *cobra.Command {
 		Short: "Report every problem of a file; nothing is started",
 		Long: `Report every problem of a file, each as file:line:col, and what to write instead.
 The exit code is 0 when the file can be run, 1 when it cannot, 2 when it could
-not be read. Warnings alone leave it at 0.`,
+not be read. Warnings alone leave it at 0. Certificates and keys that the file names
+are read too.`,
 		Example: "  midspan check midspan.yaml\n  midspan import nginx nginx.conf | midspan check -",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			p, warnings, err := ui.load(args[0])
+			p, warnings, err := ui.loadWithFiles(args[0])
 			problems, isProblems := asProblems(err)
 			if err != nil && !isProblems {
 				return err

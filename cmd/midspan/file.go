@@ -45,18 +45,23 @@ func (u *ui) readFile(name string) ([]byte, error) {
 
 // load reads a file and makes its plan.
 func (u *ui) load(name string) (*plan.Plan, config.Problems, error) {
+	_, p, warnings, err := u.parse(name)
+	return p, warnings, err
+}
+
+func (u *ui) parse(name string) (*config.File, *plan.Plan, config.Problems, error) {
 	data, err := u.readFile(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	f, err := config.Parse(shown(name), data)
 	// The plan is made also of what could be read, to report its problems in
 	// the same run.
 	if f == nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	p, warnings, errPlan := plan.New(f)
-	return p, warnings, join(err, errPlan)
+	return f, p, warnings, join(err, errPlan)
 }
 
 // join makes one list of the problems of both.

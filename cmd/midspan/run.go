@@ -41,7 +41,7 @@ log where the file says (stdout by default).`,
 					return nil, nil, errors.New("the file came from standard input, which cannot be read again")
 				}
 				read = true
-				p, warnings, err := ui.load(args[0])
+				p, warnings, err := ui.loadWithFiles(args[0])
 				return p, warnings.Lines(), err
 			})
 		},

@@ -70,9 +70,25 @@ func (u *ui) status(s admin.Status) {
 		fmt.Fprintln(u.out)
 		u.table("NAME LAST-ANSWER PROBLEM", rows)
 	}
+	if rows := certificateRows(s); len(rows) > 0 {
+		fmt.Fprintln(u.out)
+		u.table("ROUTE CERTIFICATE EXPIRES PROBLEM", rows)
+	}
 	for _, p := range s.Engine.Pending {
 		fmt.Fprintf(u.out, "\nroute %s does not listen on %s yet: %s\n", p.Route, p.Listen, p.Why)
 	}
+}
+
+// certificateRows are those shown to others; what has expired says so.
+func certificateRows(s admin.Status) (rows [][]string) {
+	for _, c := range s.Engine.Certificates {
+		expires := c.Expires.Local().Format(time.DateTime)
+		if time.Now().After(c.Expires) {
+			expires += " (expired)"
+		}
+		rows = append(rows, []string{c.Route, c.File, expires, cmp.Or(c.Problem, "-")})
+	}
+	return rows
 }
 
 // trackingText is how full the kernel's table of connections is.

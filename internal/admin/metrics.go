@@ -49,6 +49,8 @@ type collector struct {
 	checkLatency, checks, checkFailures *prometheus.Desc
 
 	nameAddresses, nameFailing, nameSuccess *prometheus.Desc
+
+	certificateExpiry *prometheus.Desc
 }
 
 func newCollector(read func() snapshot) *collector {
@@ -101,6 +103,8 @@ func newCollector(read func() snapshot) *collector {
 	c.checks = d("checks_total", "Checks made.", endpoint...)
 	c.checkFailures = d("check_failures_total", "Checks that failed.", endpoint...)
 
+	c.certificateExpiry = d("certificate_expiry_seconds", "When the first certificate of the file's chain expires, in Unix time.", "file")
+
 	c.nameAddresses = d("name_addresses", "Addresses in use for the name.", "name")
 	c.nameFailing = d("name_failing", "Whether the last look-up of the name failed; its addresses stay in use.", "name")
 	c.nameSuccess = d("name_last_success_timestamp_seconds", "When the addresses of the name were last confirmed, in Unix time.", "name")
@@ -131,6 +135,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		to.counter(c.consumerRefused, x.Refused, x.Name)
 		to.counter(c.consumerBytes, x.BytesUp, x.Name, "client_to_server")
 		to.counter(c.consumerBytes, x.BytesDown, x.Name, "server_to_client")
+	}
+	expiry := map[string]time.Time{} // a file may serve many routes
+	for _, x := range s.status.Engine.Certificates {
+		expiry[x.File] = x.Expires
+	}
+	for file, at := range expiry {
+		to.gauge(c.certificateExpiry, seconds(at), file)
 	}
 	c.planned(to, s)
 	for name, a := range s.status.Names {

@@ -45,7 +45,11 @@ func fixed() snapshot {
 			Engine: engine.Status{
 				Connections: 8, MaxConnections: 1000, AcceptErrors: 1, Panics: 2,
 				Tracking: &engine.Tracking{Entries: 1234, Max: 262144, Dropped: 6},
-				Pending:  []engine.Pending{{Route: "ports", Listen: "*%eth1:9000", Why: "there is no interface eth1"}},
+				Certificates: []engine.Certificate{
+					{Route: "web", File: "/etc/midspan/web.pem", Expires: time.Unix(1800000000, 0)},
+					{Route: "ports", File: "/etc/midspan/web.pem", Expires: time.Unix(1800000000, 0)},
+				},
+				Pending: []engine.Pending{{Route: "ports", Listen: "*%eth1:9000", Why: "there is no interface eth1"}},
 				Consumers: []engine.ConsumerStatus{
 					{Name: "databricks-prod", Active: 7, Accepted: 95, Refused: 3, BytesUp: 1e12, BytesDown: 2e12},
 					{Name: "onprem"},

@@ -79,21 +79,21 @@ const never = 365 * 24 * time.Hour
 // next starts an attempt, and says when the one after it is due.
 func (f *find) next(ctx context.Context, timeout time.Duration) time.Duration {
 	s := f.s
-	for {
-		c, result := s.p.picker().pick(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
-		if f.full = result == pickedFull; f.full {
-			return waitFull
-		}
-		if result != picked || len(f.tried) == maxAttempts {
-			f.allTried = true
-			return never
-		}
-		f.tried = append(f.tried, c.endpoint)
-		c.take()
-		f.inFlight++
-		go f.attempt(ctx, c)
-		return hedgeAfter(timeout)
+	c, result := s.p.picker().pick(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
+	switch {
+	case result == pickedFull:
+		f.full = true
+		return waitFull
+	case result != picked || len(f.tried) == maxAttempts:
+		f.allTried = true
+		return never
 	}
+	f.full = false
+	f.tried = append(f.tried, c.endpoint)
+	c.take()
+	f.inFlight++
+	go f.attempt(ctx, c)
+	return hedgeAfter(timeout)
 }
 
 func (f *find) attempt(ctx context.Context, c *choice) {

@@ -56,7 +56,7 @@ func TestTLSWithServers(t *testing.T) {
 				name <- s.ServerName
 				return nil
 			}
-			s := newTheatre(t, tlsServer(t, config, echoTLS), "upstream_tls: {"+c.settings+"}")
+			s := newTheatre(t, serveTLS(t, config, echoTLS), "upstream_tls: {"+c.settings+"}")
 			conn, err := net.Dial("tcp", s.addr)
 			if err != nil {
 				t.Fatal(err)
@@ -99,7 +99,7 @@ func TestTLSFallsBack(t *testing.T) {
 	a.leaf("good.pem", "127.0.0.1")
 	plain := echoServer(t)
 	silent := newGuests(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).addr
-	good := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{a.pair("good.pem")}}, echoTLS)
+	good := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{a.pair("good.pem")}}, echoTLS)
 	for _, bad := range []string{plain, silent, fmt.Sprintf("127.0.0.1:%d", freePort(t))} {
 		s := newTheatre(t, fmt.Sprintf("[%s, %s]", bad, good), fmt.Sprintf("balance: first, connect_timeout: 900ms, upstream_tls: {ca: %s}", a.file("ca.pem")))
 		c, err := net.Dial("tcp", s.addr)

@@ -17,9 +17,9 @@ import (
 	"midspan/internal/engine"
 )
 
-// tlsServer is a TLS server on loopback that gives each connection to serve, once
+// serveTLS is a TLS server on loopback that gives each connection to serve, once
 // the handshake is done.
-func tlsServer(t *testing.T, c *tls.Config, serve func(*tls.Conn)) string {
+func serveTLS(t *testing.T, c *tls.Config, serve func(*tls.Conn)) string {
 	return newGuests(t, func(raw net.Conn) {
 		conn := tls.Server(raw, c)
 		if conn.Handshake() == nil {
@@ -366,7 +366,7 @@ func TestTLSVersionsAndProtocols(t *testing.T) {
 	a := newAuthority(t)
 	pem := a.leaf("s.pem", "127.0.0.1")
 	offered := make(chan []string, 8)
-	to := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{a.pair("s.pem")}, NextProtos: []string{"two", "one"}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	to := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{a.pair("s.pem")}, NextProtos: []string{"two", "one"}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		offered <- h.SupportedProtos
 		return nil, nil
 	}}, echoTLS)
