@@ -114,7 +114,7 @@ func (c *conn) connect(x *exchange, kept bool) *upstream {
 		nc, err := ep.Connect(c.ctx, c.from)
 		if err == nil {
 			x.Connect, x.Err = time.Since(start), nil
-			return &upstream{leg: newLeg(nc), ep: ep, idle: idleServer}
+			return newUpstream(nc, ep)
 		}
 		ep.Done()
 		x.Err = err

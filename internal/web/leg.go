@@ -98,25 +98,6 @@ const (
 	tcpCloseWait   = 8
 )
 
-// alive tells whether a connection that has been idle can still be used: the
-// server has not closed it, nor sent what nobody asked for.
-func (l *leg) alive() bool {
-	if l.raw == nil {
-		return true
-	}
-	ok := false
-	l.raw.Control(func(fd uintptr) {
-		if l.tcp == nil {
-			ok = stateOf(fd) == tcpEstablished // data may be TLS's own
-			return
-		}
-		var one [1]byte
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		ok = err == unix.EAGAIN
-	})
-	return ok
-}
-
 const (
 	// bulkSize is the size of buffers for bodies.
 	bulkSize = 64 << 10

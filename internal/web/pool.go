@@ -1,8 +1,10 @@
 package web
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +25,35 @@ type upstream struct {
 	until  time.Time     // when it has been so for too long
 	used   bool          // there was a request on it before
 	halved atomic.Bool   // the client has closed its side, and that was passed on
+
+	look func(fd uintptr) // probe, made once
+	one  [1]byte          // for it
+	ok   bool             // what it found
+}
+
+func newUpstream(c net.Conn, ep Endpoint) *upstream {
+	up := &upstream{leg: newLeg(c), ep: ep, idle: idleServer}
+	up.look = up.probe
+	return up
+}
+
+// alive tells whether a connection that has been idle can still be used: the
+// server has not closed it, nor sent what nobody asked for.
+func (up *upstream) alive() bool {
+	if up.raw == nil {
+		return true
+	}
+	return up.raw.Control(up.look) == nil && up.ok
+}
+
+// probe reads a byte. If there is one, the connection is of no use any more.
+func (up *upstream) probe(fd uintptr) {
+	if up.tcp == nil {
+		up.ok = stateOf(fd) == tcpEstablished // data may be TLS's own
+		return
+	}
+	_, err := syscall.Read(int(fd), up.one[:])
+	up.ok = err == syscall.EAGAIN
 }
 
 // pool are the connections to servers that no request is using.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,39 +31,46 @@ func (c *conn) tunnel(up *upstream, x *exchange, rest []byte) error {
 	}
 	sent, got := int64(len(early)), int64(len(rest))
 	x.slim()
-	ends := make(chan error, 2)
-	go func() {
-		var leg *legError
-		err := c.relay(&up.leg, &c.leg, up, &sent)
-		if errors.As(err, &leg) {
-			leg.ofServer = !leg.ofServer // pump takes what it reads from for the server
-		}
-		ends <- err
-	}()
-	ends <- c.relay(&c.leg, &up.leg, up, &got)
-	first, second := <-ends, <-ends
+	t := tunnel{c: c, up: up, fault: make(chan *legError, 1)}
+	var upward sync.WaitGroup
+	upward.Go(func() { t.relay(&up.leg, &c.leg, &sent, true) })
+	t.relay(&c.leg, &up.leg, &got, false)
+	upward.Wait()
 	x.BytesUp, x.BytesDown = sent, got
-	if first == nil {
-		first = second
-	}
-	if first == nil {
+	select {
+	case err := <-t.fault:
+		return err
+	default:
 		x.Reason = Tunnelled
+		return nil
 	}
-	return first
+}
+
+// tunnel is what both directions share.
+type tunnel struct {
+	c     *conn
+	up    *upstream
+	fault chan *legError // the first one: any other is its consequence
 }
 
 // relay is one direction of a tunnel. An orderly end is passed on as such, any
 // other ends both.
-func (c *conn) relay(dst, src *leg, up *upstream, count *int64) error {
+func (t *tunnel) relay(dst, src *leg, count *int64, upward bool) {
 	err := pump(dst, src, count)
 	if err == nil {
 		err = asLeg(dst.closeWrite(), false)
 	}
-	if err != nil {
-		up.reset()
-		c.reset()
+	var leg *legError
+	if !errors.As(err, &leg) {
+		return
 	}
-	return err
+	leg.ofServer = leg.ofServer != upward // pump takes what it reads from for the server
+	select {
+	case t.fault <- leg:
+	default:
+	}
+	t.up.reset()
+	t.c.reset()
 }
 
 // slim gives the buffers back, since a tunnel may be idle for hours. x keeps
