@@ -42,6 +42,7 @@ type conn struct {
 	up      atomic.Pointer[upstream] // in use
 
 	watch watch
+	http  atomic.Pointer[netServer] // where net/http serves the connection
 }
 
 // The states of a conn. Drain ends one that is waiting; a fresh one has had no
@@ -289,7 +290,9 @@ func (c *conn) setDeadline(t time.Time) {
 
 // drain ends the connection if it waits between two requests.
 func (c *conn) drain() {
-	if c.state.Load() == waiting {
+	if s := c.http.Load(); s != nil {
+		s.drain()
+	} else if c.state.Load() == waiting {
 		c.SetReadDeadline(past)
 	}
 }

@@ -90,9 +90,9 @@ type front struct {
 	servers *servers
 	listen  net.Listener
 	serving sync.WaitGroup
-	client  func(net.Conn) (net.Conn, *Client)
 
 	mu      sync.Mutex
+	client  func(net.Conn) (net.Conn, *Client)
 	records []Exchange
 	ends    []Reason
 }
@@ -137,13 +137,23 @@ func (f *front) accept() {
 			return
 		}
 		f.serving.Go(func() {
-			nc, from := f.client(c)
+			f.mu.Lock()
+			client := f.client
+			f.mu.Unlock()
+			nc, from := client(c)
 			_, why := f.Serve(context.Background(), nc, from)
 			f.mu.Lock()
 			f.ends = append(f.ends, why)
 			f.mu.Unlock()
 		})
 	}
+}
+
+// as says what a connection is served as.
+func (f *front) as(client func(net.Conn) (net.Conn, *Client)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.client = client
 }
 
 // shut ends the front. Every use of a server must have ended.

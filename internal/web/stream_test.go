@@ -24,8 +24,8 @@ import (
 // wrapped hides the socket, as a TLS connection does.
 type wrapped struct{ net.Conn }
 
-// stream is a body without end to speak of, the same for every reader of a seed.
-func stream(n int64) io.Reader {
+// noise is a body without end to speak of, the same for every reader of a seed.
+func noise(n int64) io.Reader {
 	return io.LimitReader(rand.NewChaCha8([32]byte{1}), n)
 }
 
@@ -61,7 +61,7 @@ func heapWatch(t *testing.T) (grown func() uint64) {
 // spliced or not, in little memory.
 func TestStream(t *testing.T) {
 	const size = 256 << 20
-	want, _, _ := sum(stream(size))
+	want, _, _ := sum(noise(size))
 	addr := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "POST" {
 			got, n, err := sum(r.Body)
@@ -75,12 +75,12 @@ func TestStream(t *testing.T) {
 			w.Header().Set("Connection", "close")
 			w.Header().Set("Transfer-Encoding", "identity")
 		}
-		io.Copy(w, stream(size))
+		io.Copy(w, noise(size))
 	})
 	for _, plain := range []bool{true, false} {
 		f := newFront(t, route(addr), addr)
 		if !plain {
-			f.client = func(c net.Conn) (net.Conn, *Client) { return wrapped{c}, &Client{} }
+			f.as(func(c net.Conn) (net.Conn, *Client) { return wrapped{c}, &Client{} })
 		}
 		tr := &http.Transport{}
 		client := &http.Client{Transport: tr}
@@ -96,7 +96,7 @@ func TestStream(t *testing.T) {
 			}
 		}
 		for _, length := range []int64{size, -1} {
-			req, _ := http.NewRequest("POST", "http://"+f.addr, stream(size))
+			req, _ := http.NewRequest("POST", "http://"+f.addr, noise(size))
 			req.ContentLength = length
 			resp, err := client.Do(req)
 			if err != nil {
@@ -146,9 +146,9 @@ func TestMoved(t *testing.T) {
 	addr := says(t, lines(fmt.Sprintf("HTTP/1.1 200 OK|Content-Length: %d", size))+strings.Repeat("x", size))
 	f := newFront(t, route(addr), addr)
 	var read, written int64
-	f.client = func(c net.Conn) (net.Conn, *Client) {
+	f.as(func(c net.Conn) (net.Conn, *Client) {
 		return counted{c.(*net.TCPConn), &read, &written}, &Client{}
-	}
+	})
 	w := f.dial()
 	const request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 	w.send(request)
@@ -166,9 +166,9 @@ func TestMoved(t *testing.T) {
 func TestHeld(t *testing.T) {
 	addr := echo(t)
 	f := newFront(t, route(addr), addr)
-	f.client = func(c net.Conn) (net.Conn, *Client) {
+	f.as(func(c net.Conn) (net.Conn, *Client) {
 		return c, &Client{Held: []byte("GET /held HTTP/1.1\r\nHos")}
-	}
+	})
 	if _, body := f.dial().roundTrip("t: a\r\n\r\n"); !strings.HasPrefix(body, "GET /held HTTP/1.1\r\nHost: a\r\n") {
 		t.Error(body)
 	}
@@ -440,9 +440,10 @@ func TestPrivate(t *testing.T) {
 			f := newFront(t, r, addr)
 			a, b := f.dial(), f.dial()
 			got := ""
-			for _, w := range []*wire{a, b, a, b, f.dial()} {
+			for i, w := range []*wire{a, b, a, b, f.dial()} {
 				_, body := w.roundTrip("GET / HTTP/1.1\r\nHost: a\r\n" + c.credential + "\r\n")
 				got += body
+				f.recorded(i + 1) // the connection has been given back
 			}
 			if got != c.want {
 				t.Errorf("connections %s, want %s", got, c.want)

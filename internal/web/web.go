@@ -198,7 +198,6 @@ func (p *Proxy) Drain() {
 	for _, c := range p.all() {
 		c.drain()
 	}
-	p.h2.drain()
 }
 
 // Close ends all connections at once, and waits until no Serve is running.
@@ -213,8 +212,8 @@ func (p *Proxy) Close() {
 	for _, c := range p.all() {
 		c.abort()
 	}
-	p.h2.close()
 	p.serve.Wait()
+	p.h2.close()
 	close(p.stop)
 	p.ended.Wait()
 	p.pool.close()

@@ -47,7 +47,7 @@ func (r *Request) Parse(b []byte) error {
 			r.Continue = !r.Old // RFC 9110, section 10.1.1: HTTP/1.0 knows nothing of it
 		}
 	}
-	if hosts > 1 || hosts == 0 && !r.Old || !validHost(r.Authority) {
+	if hosts > 1 || hosts == 0 && !r.Old || !ValidHost(r.Authority) {
 		return ErrHost
 	}
 	return r.target(target, hosts > 0)
@@ -137,7 +137,7 @@ func (r *Request) absolute(t []byte, hasHost bool) error {
 		end = len(rest)
 	}
 	authority := rest[:end]
-	if len(authority) == 0 || !validHost(authority) {
+	if len(authority) == 0 || !ValidHost(authority) {
 		return ErrTarget
 	}
 	if hasHost && !bytes.EqualFold(authority, r.Authority) {
@@ -156,9 +156,9 @@ func cutScheme(t []byte) (rest []byte, ok bool) {
 	return nil, false
 }
 
-// validHost tells whether h is a host, maybe with a port, or empty. It is strict
+// ValidHost tells whether h is a host, maybe with a port, or empty. It is strict
 // about what would make two readers see two hosts, and no more.
-func validHost(h []byte) bool {
+func ValidHost(h []byte) bool {
 	for _, c := range h {
 		if !isHost[c] {
 			return false

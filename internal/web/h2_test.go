@@ -1,0 +1,382 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"midspan/internal/config"
+	"midspan/internal/plan"
+)
+
+// speaks is a set of protocols: HTTP/1 or HTTP/2, without TLS.
+func speaks(h2 bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(!h2)
+	p.SetUnencryptedHTTP2(h2)
+	return p
+}
+
+// serverOf starts a server of one protocol.
+func serverOf(t *testing.T, h2 bool, h http.HandlerFunc) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, Protocols: speaks(h2)}
+	done := make(chan bool)
+	go func() { defer close(done); s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-done })
+	return l.Addr().String()
+}
+
+func clientOf(t *testing.T, h2 bool) *http.Client {
+	tr := &http.Transport{Protocols: speaks(h2), DisableCompression: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// protocols runs f for all pairs of client's and server's protocols in which
+// HTTP/2 has a part.
+func protocols(t *testing.T, f func(t *testing.T, client, server bool)) {
+	for _, c := range []struct{ client, server bool }{{true, false}, {false, true}, {true, true}} {
+		t.Run(fmt.Sprintf("%s to %s", name(c.client), name(c.server)), func(t *testing.T) { f(t, c.client, c.server) })
+	}
+}
+
+func name(h2 bool) string {
+	if h2 {
+		return "h2"
+	}
+	return "h1"
+}
+
+// TestH2: requests between protocols, by the same rules and with the same records
+// as all.
+func TestH2(t *testing.T) {
+	protocols(t, func(t *testing.T, client, server bool) {
+		addr := serverOf(t, server, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			w.Header().Set("X-Powered-By", "x")
+			w.Header().Set("Trailer", "X-Sum")
+			fmt.Fprintln(w, r.Proto, r.Method, r.Host, r.RequestURI, string(body), err)
+			for _, n := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded", "X-A", "X-B", "Te", "Cookie", "User-Agent"} {
+				if v := r.Header[n]; len(v) > 0 {
+					fmt.Fprintln(w, n, v)
+				}
+			}
+			fmt.Fprint(w, r.Trailer)
+			w.Header().Set("X-Sum", "17")
+		})
+		r := route(addr, addr)
+		r.Groups = []plan.Group{{Match: "app.example.com", Path: "/api/", Rewrite: "/", Servers: []int{1}}}
+		r.HTTP.H2, r.HTTP.Sticky = server, "SRV"
+		r.HTTP.SetRequest = []config.Header{{Name: at("X-A"), Value: at("set")}}
+		r.HTTP.RemoveRequest, r.HTTP.RemoveResponse = []string{"X-B"}, []string{"X-Powered-By"}
+		f := newFront(t, r, addr, addr)
+		req, _ := http.NewRequest("POST", "http://"+f.addr+"/api/a%2Fb?c=d;e&f", struct{ io.Reader }{strings.NewReader("hello")})
+		req.Host = "app.example.com"
+		req.Header = http.Header{"X-A": {"1"}, "X-B": {"2"}, "X-Forwarded-For": {"1.1.1.1"}, "X-Forwarded-Port": {"1"}, "Forwarded": {"for=x"}, "Te": {"trailers"}, "Cookie": {"a=b; c=d"}, "User-Agent": {""}}
+		req.Trailer = http.Header{"X-Up": {"18"}}
+		resp, err := clientOf(t, client).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		proto := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}
+		want := proto[server] + " POST app.example.com /a%2Fb?c=d;e&f hello <nil>\nX-Forwarded-For [192.0.2.7]\nX-Forwarded-Proto [http]\nX-Forwarded-Host [app.example.com]\nX-A [set]\nTe [trailers]\nCookie [a=b; c=d]\nmap[X-Up:[18]]"
+		if string(body) != want || err != nil || resp.Trailer.Get("X-Sum") != "17" || resp.Header.Get("X-Powered-By") != "" || !strings.HasPrefix(resp.Header.Get("Set-Cookie"), "SRV="+cookieValue("web", "s1")+"; ") {
+			t.Errorf("%v %v %v\nis    %s\nwants %s", err, resp.Header, resp.Trailer, body, want)
+		}
+		x := f.recorded(1)[0]
+		if string(x.Method) != "POST" || string(x.Host) != "app.example.com" || string(x.Path) != "/api/a%2Fb?c=d;e&f" || x.Protocol != proto[client] || x.Status != 200 || x.Server != "s1" || x.BytesUp != 5 ||
+			x.BytesDown != int64(len(body)) || x.Reason != Done || x.Connect <= 0 || x.Wait < x.Connect || x.Duration < x.Wait {
+			t.Errorf("%+v", x)
+		}
+	})
+}
+
+// TestH2Kept: one connection to a server carries many requests.
+func TestH2Kept(t *testing.T) {
+	protocols(t, func(t *testing.T, client, server bool) {
+		addr := serverOf(t, server, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+		r := route(addr)
+		r.HTTP.H2 = server
+		f := newFront(t, r, addr)
+		c := clientOf(t, client)
+		for range 10 {
+			resp, err := c.Get("http://" + f.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(resp.Body); string(b) != "ok" || err != nil {
+				t.Fatal(string(b), err)
+			}
+		}
+		if n := f.servers.all[0].dials.Load(); n != 1 {
+			t.Error(n, "connections")
+		}
+	})
+}
+
+// TestH2Failures: what goes wrong is told as with HTTP/1.1.
+func TestH2Failures(t *testing.T) {
+	protocols(t, func(t *testing.T, client, server bool) {
+		hang := make(chan bool)
+		addr := serverOf(t, server, func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/hang":
+				select {
+				case <-r.Context().Done():
+				case <-hang:
+				}
+			case "/cut":
+				fmt.Fprint(w, "part of it")
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			case "/none":
+				panic(http.ErrAbortHandler)
+			default:
+				fmt.Fprint(w, "ok")
+			}
+		})
+		defer close(hang)
+		r := route(addr, addr)
+		r.Groups = []plan.Group{{Match: "none"}}
+		r.HTTP.H2, r.HTTP.ResponseTimeout = server, plan.Duration(200*time.Millisecond)
+		dead := closed(t)
+		f := newFront(t, r, dead, addr)
+		c := clientOf(t, client)
+		for i, x := range []struct {
+			path, host string
+			status     int
+			body       string
+			why        Reason
+			retries    int
+		}{
+			{"/", "a", 200, "ok", Done, 1},
+			{"/hang", "a", 504, "504 Gateway Timeout: response timeout\n", Timeout, 0},
+			{"/cut", "a", 200, "part of it", ServerReset, 1},
+			{"/", "none", 404, "404 Not Found: no servers for it\n", NoRoute, 0},
+		} {
+			req, _ := http.NewRequest("GET", "http://"+f.addr+x.path, nil)
+			req.Host = x.host
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(i, err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if resp.StatusCode != x.status || string(body) != x.body || (err != nil) != (x.path == "/cut") {
+				t.Errorf("%d: %d %q %v", i, resp.StatusCode, body, err)
+			}
+			got := f.recorded(i + 1)[i]
+			if got.Reason == ServerClosed {
+				got.Reason = ServerReset // what HTTP/1.1 has instead of RST_STREAM
+			}
+			if got.Reason != x.why || got.Status != x.status || got.Retries != x.retries {
+				t.Errorf("%d: %+v", i, got)
+			}
+		}
+		f.servers.all[1].addr = f.servers.all[0].addr
+		f.servers.all[1].name = "s1"
+		f.Proxy.h2.close() // so that it has to connect
+		if got := statusFrom(t, c, f.addr); got != 502 {
+			t.Error(got)
+		}
+		f.servers.mu.Lock()
+		f.servers.all, f.servers.route = nil, route()
+		f.servers.mu.Unlock()
+		if got := statusFrom(t, c, f.addr); got != 503 {
+			t.Error(got)
+		}
+	})
+}
+
+func statusFrom(t *testing.T, c *http.Client, addr string) int {
+	t.Helper()
+	resp, err := c.Get("http://" + addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// TestH2Duplex: both bodies stream at the same time, as gRPC does it.
+func TestH2Duplex(t *testing.T) {
+	addr := serverOf(t, true, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.(http.Flusher).Flush()
+		b := make([]byte, 1)
+		for {
+			if _, err := io.ReadFull(r.Body, b); err != nil {
+				break
+			}
+			w.Write(bytes.ToUpper(b))
+			w.(http.Flusher).Flush()
+		}
+		w.Header().Set("Grpc-Status", "0")
+	})
+	r := route(addr)
+	r.HTTP.H2 = true
+	f := newFront(t, r, addr)
+	body, in := io.Pipe()
+	req, _ := http.NewRequest("POST", "http://"+f.addr, body)
+	req.Header.Set("TE", "trailers")
+	resp, err := clientOf(t, true).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	for _, c := range "hello" {
+		fmt.Fprint(in, string(c))
+		if _, err := io.ReadFull(resp.Body, b); string(b) != strings.ToUpper(string(c)) || err != nil {
+			t.Fatal(string(b), err)
+		}
+	}
+	in.Close()
+	if rest, err := io.ReadAll(resp.Body); len(rest) > 0 || err != nil || resp.Trailer.Get("Grpc-Status") != "0" {
+		t.Error(rest, err, resp.Trailer)
+	}
+}
+
+// TestH2Leaves: a client that gives a request up is noticed by the server.
+func TestH2Leaves(t *testing.T) {
+	protocols(t, func(t *testing.T, client, server bool) {
+		begun, gone := make(chan bool, 1), make(chan bool, 1)
+		addr := serverOf(t, server, func(_ http.ResponseWriter, r *http.Request) {
+			begun <- true
+			<-r.Context().Done()
+			gone <- true
+		})
+		r := route(addr)
+		r.HTTP.H2 = server
+		f := newFront(t, r, addr)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-begun; cancel() }()
+		req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+f.addr, nil)
+		if _, err := clientOf(t, client).Do(req); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		<-gone
+		if x := f.recorded(1)[0]; x.Reason != ClientReset || x.Status != 0 {
+			t.Errorf("%+v", x)
+		}
+	})
+}
+
+// TestH2Drain: requests under way end, and no further connection stays.
+func TestH2Drain(t *testing.T) {
+	begun, hold := make(chan bool), make(chan bool)
+	addr := serverOf(t, false, func(w http.ResponseWriter, _ *http.Request) {
+		begun <- true
+		<-hold
+		fmt.Fprint(w, "ok")
+	})
+	f := newFront(t, route(addr), addr)
+	type result struct {
+		body string
+		err  error
+	}
+	got := make(chan result, 1)
+	c := clientOf(t, true)
+	go func() {
+		resp, err := c.Get("http://" + f.addr)
+		if err != nil {
+			got <- result{"", err}
+			return
+		}
+		b, err := io.ReadAll(resp.Body)
+		got <- result{string(b), err}
+	}()
+	<-begun
+	f.Drain()
+	close(hold)
+	if r := <-got; r.body != "ok" || r.err != nil {
+		t.Error(r)
+	}
+	waitFor(t, "the connection's end", func() bool { return len(f.all()) == 0 })
+}
+
+// TestH2Private: a connection to a server that tells who the client is is never
+// another client's.
+func TestH2Private(t *testing.T) {
+	addr := serverOf(t, true, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RemoteAddr) })
+	r := route(addr)
+	r.HTTP.H2, r.SendProxy = true, plan.SendV2
+	f := newFront(t, r, addr)
+	from := map[string]bool{}
+	a, b := clientOf(t, true), clientOf(t, true)
+	for _, c := range []*http.Client{a, b, a, b} {
+		resp, err := c.Get("http://" + f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, _ := io.ReadAll(resp.Body)
+		from[string(peer)] = true
+	}
+	if n := f.servers.all[0].dials.Load(); n != 2 || len(from) != 2 {
+		t.Error(n, "connections", from)
+	}
+}
+
+// TestALPN: what was agreed on in TLS decides, and the proxy knows that there is
+// TLS.
+func TestALPN(t *testing.T) {
+	addr := serverOf(t, false, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("X-Forwarded-Proto"))
+	})
+	r := route(addr)
+	r.HTTP.Sticky = "S"
+	f := newFront(t, r, addr)
+	f.as(func(c net.Conn) (net.Conn, *Client) { return wrapped{c}, &Client{TLS: true, ALPN: "h2"} })
+	resp, err := clientOf(t, true).Get("http://" + f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := io.ReadAll(resp.Body); string(b) != "https" || !strings.HasSuffix(resp.Header.Get("Set-Cookie"), "; Secure") || resp.ProtoMajor != 2 {
+		t.Error(string(b), resp.Header)
+	}
+}
+
+// TestPrefaceInPieces: HTTP/2 is known by its preface, however that is cut.
+func TestPrefaceInPieces(t *testing.T) {
+	addr := serverOf(t, false, func(http.ResponseWriter, *http.Request) {})
+	f := newFront(t, route(addr), addr)
+	w := f.dial()
+	for _, c := range []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") {
+		w.Write([]byte{c})
+	}
+	head := make([]byte, 9)
+	if _, err := io.ReadFull(w.r, head); err != nil || head[3] != 4 { // SETTINGS
+		t.Error(head, err)
+	}
+}
+
+// TestH2Refused: what HTTP/1.1 would refuse is refused here too.
+func TestH2Refused(t *testing.T) {
+	f := newFront(t, route("127.0.0.1:1"), "127.0.0.1:1")
+	c := clientOf(t, true)
+	for path, status := range map[string]int{"/a%23": 502, "*": 400} {
+		req, _ := http.NewRequest("GET", "http://"+f.addr, nil)
+		req.URL.Opaque = path
+		resp, err := c.Do(req)
+		if err != nil || resp.StatusCode != status {
+			t.Error(path, resp, err)
+		}
+	}
+	req, _ := http.NewRequest("CONNECT", "http://"+f.addr, nil)
+	if resp, err := c.Do(req); err != nil || resp.StatusCode != 501 {
+		t.Error(resp, err)
+	}
+}
