@@ -99,8 +99,7 @@ func (b *builder) route(r config.Route) bool {
 		b.notes.Addf(pos, "no route is made of this: no listen address is left to it")
 		return false
 	}
-	r.To = b.to(&r)
-	if len(r.To) == 0 {
+	if b.servers(&r); !hasServers(&r) {
 		b.notes.Addf(pos, "no route is made of this: no server is left that a connection could go to")
 		return false
 	}
@@ -223,32 +222,6 @@ func covers(l, m config.Listen) bool {
 // anyAddr tells whether a stands for all addresses, b's among them.
 func anyAddr(a, b netip.Addr) bool {
 	return !a.IsValid() || (b.IsValid() && a.IsUnspecified() && a.Is4() == b.Is4())
-}
-
-// to is r's servers, each one once and with a port that exists.
-func (b *builder) to(r *config.Route) []config.Server {
-	var out []config.Server
-	first := map[config.Target]int{}
-	weight := 0
-	for _, s := range r.To {
-		t := s.Target.V
-		if i, again := first[t]; again {
-			b.merge(&out[i], s)
-			continue
-		}
-		if l, port, bad := outOfRange(t, r.Listen); bad {
-			b.notes.Addf(s.Target.Pos, "server %s is not carried over: for listen address %s its port would be %d", t, l, port)
-			continue
-		}
-		first[t] = len(out)
-		out = append(out, s)
-		weight += s.Weight.Or(1)
-	}
-	if weight == 0 && len(out) > 0 {
-		b.notes.Addf(out[0].Weight.Pos, "every server of route %s has weight 0, so none would get a connection", r.Name.V)
-		return nil
-	}
-	return out
 }
 
 // merge adds up the weights of two servers at one place, which midspan has

@@ -15,7 +15,7 @@ func (b *builder) circles() {
 	next := map[string][]string{}
 	for i := range b.file.Routes {
 		r := &b.file.Routes[i]
-		for _, s := range r.To {
+		for s := range r.Servers() {
 			for _, by := range by {
 				if to := by.of(r, s.Target.V); to != nil {
 					next[r.Name.V] = append(next[r.Name.V], to.route)
@@ -28,29 +28,21 @@ func (b *builder) circles() {
 	}
 	for i := range b.file.Routes {
 		r := &b.file.Routes[i]
-		n := len(r.To)
-		r.To = slices.DeleteFunc(r.To, func(s config.Server) bool {
-			var to *claimed
-			for _, by := range by {
-				if found := by.of(r, s.Target.V); found != nil && reaches(next, found.route, r.Name.V, map[string]bool{}) {
-					to = found
-				}
-			}
-			if to == nil {
-				return false
-			}
-			b.notes.Addf(s.Target.Pos, "server %s is not carried over: route %s listens there (line %d), and connections would go in a circle; write the servers behind it", s.Target.V, to.route, to.line)
-			return true
-		})
-		if len(r.To) < n && len(r.To) > 0 {
-			r.To = b.to(r)
+		n := len(b.notes)
+		around := func(s config.Server) bool { return b.around(r, s, by, next) }
+		r.To = slices.DeleteFunc(r.To, around)
+		for j := range r.Groups {
+			r.Groups[j].To = slices.DeleteFunc(r.Groups[j].To, around)
+		}
+		if len(b.notes) > n && hasServers(r) {
+			b.servers(r)
 		}
 	}
 	b.file.Routes = slices.DeleteFunc(b.file.Routes, func(r config.Route) bool {
-		if len(r.To) == 0 {
+		if !hasServers(&r) {
 			b.notes.Addf(r.Name.Pos, "route %s is not carried over: no server is left that a connection could go to", r.Name.V)
 		}
-		return len(r.To) == 0
+		return !hasServers(&r)
 	})
 	b.claims, b.udp = claims{}, claims{}
 	for _, r := range b.file.Routes {
@@ -58,6 +50,19 @@ func (b *builder) circles() {
 			b.of(&r).claim(&claimed{l.V, r.Name.V, l.Pos.Line})
 		}
 	}
+}
+
+// around tells whether connections from r to s come back to r, and says so.
+func (b *builder) around(r *config.Route, s config.Server, by []arrivals, next map[string][]string) bool {
+	for _, by := range by {
+		to := by.of(r, s.Target.V)
+		if to == nil || !reaches(next, to.route, r.Name.V, map[string]bool{}) {
+			continue
+		}
+		b.notes.Addf(s.Target.Pos, "server %s is not carried over: route %s listens there (line %d), and connections would go in a circle; write the servers behind it", s.Target.V, to.route, to.line)
+		return true
+	}
+	return false
 }
 
 // reaches tells whether routes lead from one to another.
@@ -127,7 +132,7 @@ func isLocal(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
 func (b *builder) localPorts() (ports [1 << 16]bool) {
 	var change [1<<16 + 1]int // of how many servers have the port, from there on
 	for _, r := range b.file.Routes {
-		for _, s := range r.To {
+		for s := range r.Servers() {
 			if a, err := netip.ParseAddr(s.Target.V.Host); err != nil || !isLocal(a) {
 				continue
 			}

@@ -23,6 +23,13 @@ type haproxy struct {
 	defaults map[string]*section
 	proxies  map[*section]*proxy   // evaluated ones
 	names    map[config.Pos]server // servers of routes whose names are lost
+	acls     []*acl                // of the sections that were read
+	rewrote  map[*stmt]bool        // http-request lines that some route has as a rewrite
+
+	// Of `global`.
+	caBase, crtBase string
+	noVerify        bool                 // ssl-server-verify none
+	minTLS          config.Field[string] // for clients, where it is not 1.2
 }
 
 func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
@@ -34,7 +41,7 @@ func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
 	h := &haproxy{
 		builder:  newBuilder(name, "HAProxy"),
 		backends: map[string]*section{}, defaults: map[string]*section{},
-		proxies: map[*section]*proxy{}, names: map[config.Pos]server{},
+		proxies: map[*section]*proxy{}, names: map[config.Pos]server{}, rewrote: map[*stmt]bool{},
 	}
 	sections := h.sections(text)
 	if len(sections) == 0 {
@@ -55,6 +62,7 @@ func importHAProxy(name string, data []byte) (*Import, *ledger, error) {
 		h.section(sec)
 	}
 	h.unused(sections)
+	h.unusedACLs()
 	h.aboutNames()
 	imp, err := h.finish(text, formatHAProxy, wanted)
 	return imp, h.ledger, err
@@ -108,38 +116,6 @@ func (h *haproxy) unused(sections []*section) {
 	}
 }
 
-// front makes the route of a listen section or of a frontend.
-func (h *haproxy) front(sec *section) {
-	target := sec
-	if sec.kind == "frontend" || !sec.has("server", "server-template") {
-		back := h.backend(sec)
-		if back.V == "" {
-			h.noteBlock(sec.head, sec.body, isGone+noBackend(sec))
-			return
-		}
-		if target = h.backends[back.V]; target == nil {
-			h.noteBlock(sec.head, sec.body, fmt.Sprintf("%sbackend %s is not in this file", isGone, printable(back.V)))
-			return
-		}
-	}
-	if h.endsTLS(sec, target) {
-		h.noteBlock(sec.head, sec.body, fmt.Sprintf("%s%s, and no server of %s has `ssl`; %s", isGone, whyNoDecrypt, target, whereTLS))
-		return
-	}
-	f, b := h.proxy(sec), h.proxy(target)
-	if f.disabled.Set() || b.disabled.Set() {
-		at := f.disabled.Pos
-		if !f.disabled.Set() {
-			at = b.disabled.Pos
-		}
-		h.noteAt(sec.head, at, "`disabled`: %s is not carried over; HAProxy does not run it either", sec)
-		return
-	}
-	if h.room(len(f.binds), len(b.servers)) {
-		h.routeOf(f, b)
-	}
-}
-
 // noBackend is why no route can be made of sec.
 func noBackend(sec *section) string {
 	switch {
@@ -148,7 +124,7 @@ func noBackend(sec *section) string {
 	case sec.has("monitor-uri"):
 		return "it has no server; midspan answers the load balancer's probe itself (`health`)"
 	case sec.has("use_backend"):
-		return "it has no `default_backend`, and conditions and variables are not evaluated; write a route for each backend, or give it a default"
+		return "it has no `default_backend`, and midspan chooses servers by name and path only; write a route for each backend, or give it a default"
 	case sec.kind == "listen":
 		return "it has no server"
 	}
@@ -204,53 +180,16 @@ func (h *haproxy) defaultsOf(sec *section) *section {
 	return d
 }
 
-// routeOf puts a route together from the proxy that listens and the one that
-// has the servers; for a listen section they are the same.
-func (h *haproxy) routeOf(f, b *proxy) {
-	at := f.sec.head.pos
-	r := config.Route{
-		Comment: fmt.Sprintf("%s:%d: %s", at.File, at.Line, f.sec),
-		Name:    config.At(f.sec.name, at),
-	}
-	if f != b {
-		r.Comment += fmt.Sprintf(", line %d: %s", b.sec.head.pos.Line, b.sec)
-	}
-	f.binds = h.passing(f.binds, b)
-	for _, bind := range f.binds {
-		r.Listen = append(r.Listen, bind.listen)
-	}
-	backups := 0
-	for _, s := range b.servers {
-		r.To = append(r.To, s.config())
-		if s.backup.Set() {
-			backups++
-		}
-	}
-	if backups > 1 && !b.allBackups.Set() {
-		h.notes.Addf(b.sec.head.pos, "%s has %d backup servers, of which HAProxy uses one at a time; midspan balances over all that are up", b.sec, backups)
-	}
-	r.Settings = h.routeSettings(f, b)
-	if h.route(r) {
-		h.aboutHTTP(f, b, h.file.Routes[len(h.file.Routes)-1])
-		h.aboutLog(f)
-		h.called(b.servers)
-	}
-}
-
 // httpPorts are the ports on which a route most likely carries HTTP.
 var httpPorts = []uint16{80, 443, 8080}
 
-// aboutHTTP says what a route loses, or never had, by not being HTTP.
+// aboutHTTP says what a route never had by not being HTTP.
 func (h *haproxy) aboutHTTP(f, b *proxy, r config.Route) {
 	const lost = "HTTP is forwarded as a TCP stream"
-	mode := f.mode
-	if mode.V != "http" {
-		mode = b.mode
-	}
-	if mode.V == "http" {
-		h.notes.Addf(f.sec.head.pos, "route %s has `mode http`: %s. What is lost: balancing by request (connections are balanced), X-Forwarded-For, header, path and cookie rules, HTTP log fields and statistics", r.Name.V, lost)
+	if f.mode.V == modeHTTP || b.mode.V == modeHTTP {
 		return
 	}
+	mode := b.mode
 	if mode.V == "tcp" || f.mode.V == "tcp" {
 		return
 	}

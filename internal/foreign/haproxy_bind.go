@@ -14,7 +14,8 @@ type bind struct {
 	line        *stmt
 	listen      config.Field[config.Listen]
 	userTimeout config.Field[config.OffOr[time.Duration]]
-	tls         bindTLS
+	tls         config.TLS
+	proxy       config.Field[string] // accept-proxy
 }
 
 // param is what becomes of a parameter of a `bind` or `server` line and of the
@@ -26,16 +27,18 @@ type param struct {
 
 // What several parameters say.
 const (
-	whyTLSBind   = isGone + "midspan does not decrypt; TLS passes through unread, so the servers' certificates must fit the name that clients ask for"
-	whyTLSServer = isGone + "midspan does not encrypt; what the client sends goes to the server as it is"
-	whyPROXYIn   = "is NOT carried over: this version neither reads nor writes the PROXY protocol: a header would reach the server as data; switch it off at the sender (Private Link Service, load balancer)"
-	whyPROXYOut  = "is NOT carried over: this version neither reads nor writes the PROXY protocol: set the server not to expect a header"
-	whyUnix      = isNone + "it is for Unix sockets"
+	whyTLSGo   = isGone + "ciphers, curves and signatures are left to Go's crypto/tls, which has only strong ones"
+	whyTLSOld  = isNone + "midspan speaks TLS 1.2 and 1.3 only"
+	whyTLSNew  = isGone + "midspan also speaks TLS 1.3; `min` is the oldest version"
+	whyTLSMake = isGone + "midspan makes no certificates"
+	whyTickets = isNone + "session tickets are midspan's own"
+	whyRevoked = moreMark + isGone + "midspan reads no revocation lists; short-lived client certificates need none"
+	whyErrors  = isGone + "midspan refuses every certificate that is not right"
+	whyUnix    = isNone + "it is for Unix sockets"
 )
 
 var bindParams = map[string]param{
-	"accept-proxy":         {0, whyPROXYIn},
-	"accept-netscaler-cip": {1, whyPROXYIn},
+	"accept-netscaler-cip": {1, isGone + "midspan reads headers of the PROXY protocol only"},
 	"transparent":          {0, isGone + "midspan binds to addresses of this machine only"},
 	"v4v6":                 {0, isNone + "a bare port is IPv4 and IPv6"},
 	"v6only":               {0, isGone + "whether an IPv6 address also takes IPv4 is the kernel's setting"},
@@ -62,17 +65,20 @@ var bindParams = map[string]param{
 	"level":                {1, whyUnix},
 	"severity-output":      {1, whyUnix},
 
-	// Those for TLS are noted when the servers are known: see passing.
-	"ssl": {0, whyTLSBind}, "crt": {1, whyTLSBind}, "crt-list": {1, whyTLSBind}, "alpn": {1, whyTLSBind}, "npn": {1, whyTLSBind},
-	"ca-file": {1, whyTLSBind}, "ca-ignore-err": {1, whyTLSBind}, "ca-sign-file": {1, whyTLSBind}, "ca-sign-pass": {1, whyTLSBind},
-	"ca-verify-file": {1, whyTLSBind}, "ciphers": {1, whyTLSBind}, "ciphersuites": {1, whyTLSBind}, "crl-file": {1, whyTLSBind},
-	"crt-ignore-err": {1, whyTLSBind}, "curves": {1, whyTLSBind}, "ecdhe": {1, whyTLSBind}, "allow-0rtt": {0, whyTLSBind},
-	"force-sslv3": {0, whyTLSBind}, "force-tlsv10": {0, whyTLSBind}, "force-tlsv11": {0, whyTLSBind}, "force-tlsv12": {0, whyTLSBind},
-	"force-tlsv13": {0, whyTLSBind}, "no-sslv3": {0, whyTLSBind}, "no-tlsv10": {0, whyTLSBind}, "no-tlsv11": {0, whyTLSBind},
-	"no-tlsv12": {0, whyTLSBind}, "no-tlsv13": {0, whyTLSBind}, "no-tls-tickets": {0, whyTLSBind}, "no-ca-names": {0, whyTLSBind},
-	"generate-certificates": {0, whyTLSBind}, "prefer-client-ciphers": {0, whyTLSBind}, "ssl-max-ver": {1, whyTLSBind},
-	"ssl-min-ver": {1, whyTLSBind}, "strict-sni": {0, whyTLSBind}, "tls-ticket-keys": {1, whyTLSBind}, "verify": {1, whyTLSBind},
-	"sigalgs": {1, whyTLSBind}, "client-sigalgs": {1, whyTLSBind},
+	// Those for TLS; ssl, crt, ca-file, verify, alpn and the versions are carried
+	// over, see bindTLS.
+	"crt-list":      {1, isGone + "write the certificates that it lists as `tls: { cert: [FILE, …] }`"},
+	"npn":           {1, isNone + "clients use ALPN"},
+	"ca-file":       {1, isNone + "clients are asked for no certificate"},
+	"verify":        {1, isGone + "write client_ca and client_cert"}, // where it can stay; see bindTLS
+	"ca-ignore-err": {1, whyErrors}, "crt-ignore-err": {1, whyErrors}, "ca-sign-file": {1, whyTLSMake}, "ca-sign-pass": {1, whyTLSMake},
+	"generate-certificates": {0, whyTLSMake}, "ca-verify-file": {1, isGone + "write all that clients' certificates are signed by into client_ca"},
+	"ciphers": {1, whyTLSGo}, "ciphersuites": {1, whyTLSGo}, "curves": {1, whyTLSGo}, "ecdhe": {1, whyTLSGo}, "sigalgs": {1, whyTLSGo}, "client-sigalgs": {1, whyTLSGo},
+	"prefer-client-ciphers": {0, whyTLSGo}, "crl-file": {1, whyRevoked}, "allow-0rtt": {0, isNone + "midspan accepts no early data"},
+	"force-sslv3": {0, whyTLSOld}, "force-tlsv10": {0, whyTLSOld}, "force-tlsv11": {0, whyTLSOld}, "force-tlsv12": {0, whyTLSNew},
+	"no-sslv3": {0, whyTLSOld}, "no-tlsv10": {0, whyTLSOld}, "no-tlsv11": {0, whyTLSOld}, "no-tlsv13": {0, whyTLSNew}, "ssl-max-ver": {1, whyTLSNew},
+	"no-tls-tickets": {0, whyTickets}, "tls-ticket-keys": {1, whyTickets}, "no-ca-names": {0, isNone + "it saves bytes of the handshake"},
+	"strict-sni": {0, isGone + "a client that asks for another name is shown the first certificate"},
 }
 
 func (h *haproxy) bindLine(p *proxy, s *stmt) { h.bind(p, s, s.words[1:]) }
@@ -81,7 +87,8 @@ func (h *haproxy) bindLine(p *proxy, s *stmt) { h.bind(p, s, s.words[1:]) }
 func (h *haproxy) bind(p *proxy, s *stmt, words []word) {
 	var iface string
 	var userTimeout config.Field[config.OffOr[time.Duration]]
-	var tls bindTLS
+	var proxy config.Field[string]
+	tls := bindTLS{haproxy: h, line: s, ssl: takesTLS(words)}
 	h.params(s, words[1:], bindParams, func(w, value word) (int, bool) {
 		switch w.text {
 		case "interface":
@@ -92,17 +99,22 @@ func (h *haproxy) bind(p *proxy, s *stmt, words []word) {
 				userTimeout = h.offOr(config.At(d, value.pos))
 			}
 			return 1, true
+		case "accept-proxy":
+			proxy = config.At(proxyRequired, w.pos)
+			return 0, true
 		}
 		return tls.take(w, value)
 	})
-	h.withoutSSL(s, &tls)
+	if !tls.finish() {
+		return
+	}
 	for addr := range strings.SplitSeq(words[0].text, ",") {
 		l, err := haproxyListen(addr, iface)
 		if err != nil {
 			h.noteAt(s, words[0].pos, "%s: %s", s, printable(err.Error()))
 			continue
 		}
-		p.binds = append(p.binds, bind{s, config.At(l, words[0].pos), userTimeout, tls})
+		p.binds = append(p.binds, bind{s, config.At(l, words[0].pos), userTimeout, tls.TLS, proxy})
 	}
 }
 

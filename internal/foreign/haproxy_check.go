@@ -57,12 +57,18 @@ func (s server) sameCheck(first server) bool {
 		s.port.V == first.port.V
 }
 
+// sameChecks tells whether the servers of two proxies are tested alike.
+func (p *proxy) sameChecks(q *proxy) bool {
+	a, b := p.servers[0], q.servers[0]
+	return a.check.Set() == b.check.Set() && (!a.check.Set() || a.sameCheck(b) && p.check.path.V == q.check.path.V)
+}
+
 func (h *haproxy) checkKind(c *config.Check, b *proxy, s server, at config.Pos) {
 	if !b.check.path.Set() {
 		c.Kind = config.At("tcp", at)
 		return
 	}
-	if s.checkSSL.Set() || (s.ssl.Set() && !s.port.Set()) {
+	if s.checkSSL.Set() || (s.tls.On.V && !s.port.Set()) {
 		c.Kind = config.At("tcp", at)
 		h.notes.Addf(b.check.path.Pos, "the check of %s is HTTP over TLS in HAProxy, which midspan does not speak: it only connects", b.sec)
 		return

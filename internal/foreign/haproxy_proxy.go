@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"strings"
 	"time"
 
 	"midspan/internal/config"
@@ -27,11 +28,23 @@ type proxySettings struct {
 	server             serverOptions // default-server
 
 	clientKeepalive, serverKeepalive config.Keepalive
+
+	acls        map[string][]*acl
+	uses        []*stmt // use_backend and use-server
+	tcp, http   []*stmt // tcp-request; http-request, http-response and redirect
+	table       *table
+	inspect     config.Field[time.Duration]
+	inspectLine *stmt
+	rate        config.Field[config.Rate]
+	cookie      config.Field[string]
+	stick       config.Field[bool]
+	forwardfor  config.Field[bool]
 }
 
 // timeouts are HAProxy's. 0 means that there is no limit.
 type timeouts struct {
 	connect, client, server, tunnel, clientFin, serverFin, check config.Field[time.Duration]
+	request, keepAlive                                           config.Field[time.Duration] // of HTTP
 }
 
 // httpCheck is how servers are tested that have the word `check`.
@@ -50,9 +63,14 @@ func (h *haproxy) proxy(sec *section) *proxy {
 	if d := h.defaultsOf(sec); d != nil {
 		p.proxySettings = h.proxy(d).proxySettings
 	}
+	for _, s := range sec.body { // some rules depend on it
+		if s.arg(0) == "mode" && len(s.words) > 1 {
+			p.mode = config.At(s.arg(1), s.pos)
+		}
+	}
 	h.oldListen(p)
 	for _, s := range sec.body {
-		r, known := proxyRule(sec, s)
+		r, known := proxyRule(p, s)
 		h.apply(p, s, r, known)
 	}
 	return p
@@ -88,6 +106,8 @@ func (h *haproxy) apply(p *proxy, s *stmt, r rule, known bool) {
 	switch {
 	case !known:
 		h.note(s, "%s is not known to this importer and is not carried over", s)
+	case r.do == nil && p != nil && p.mode.V == modeHTTP:
+		h.because(s, s.pos, s.String(), strings.ReplaceAll(r.note, whyHTTP, whyNotHTTP))
 	case r.do == nil:
 		h.because(s, s.pos, s.String(), r.note)
 	case p != nil && !r.side.within(p.sec.kind):
@@ -122,7 +142,7 @@ func (h *haproxy) oldListen(p *proxy) {
 }
 
 // routeSettings are the settings of a route from front f to back b.
-func (h *haproxy) routeSettings(f, b *proxy) config.Settings {
+func (h *haproxy) routeSettings(f, b *proxy, binds []bind) config.Settings {
 	s := config.Settings{
 		ConnectTimeout: h.connectTimeout(b.timeouts.connect),
 		IdleTimeout:    h.idleTimeout(f, b),
@@ -134,7 +154,7 @@ func (h *haproxy) routeSettings(f, b *proxy) config.Settings {
 	if b.balance.Set() && b.balance.V != "roundrobin" {
 		s.Balance = b.balance
 	}
-	for _, bind := range f.binds {
+	for _, bind := range binds {
 		if bind.userTimeout.Set() && !s.UserTimeout.Set() {
 			s.UserTimeout = bind.userTimeout
 		}
@@ -157,10 +177,23 @@ func (h *haproxy) connectTimeout(t config.Field[time.Duration]) config.Field[tim
 // idleTimeout: `timeout tunnel` replaces the others once bytes may flow both
 // ways, which for TCP is at once.
 func (h *haproxy) idleTimeout(f, b *proxy) config.Field[config.OffOr[time.Duration]] {
-	if t := b.timeouts.tunnel; t.Set() {
+	if t := b.timeouts.tunnel; t.Set() && f.mode.V != modeHTTP {
 		return h.offOr(t)
+	} else if t.Set() {
+		// Of HTTP it is for connections that were upgraded; midspan has one for all.
+		return h.offOr(longest(t, f.timeouts.client, b.timeouts.server))
 	}
 	return h.longer(f.timeouts.client, b.timeouts.server, "timeout client", "timeout server", "idle_timeout")
+}
+
+// longest is the longest of some times, of which 0 is no limit.
+func longest(ts ...config.Field[time.Duration]) (most config.Field[time.Duration]) {
+	for _, t := range ts {
+		if t.Set() && (!most.Set() || most.V != 0 && (t.V == 0 || t.V > most.V)) {
+			most = t
+		}
+	}
+	return most
 }
 
 // longer is the longer of a front's and a back's timeout: midspan has one for

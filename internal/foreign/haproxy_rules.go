@@ -17,12 +17,13 @@ func gone(why string) rule { return rule{note: isGone + why} }
 const (
 	whyLog      = "midspan writes its log to stdout (or `log: { to: … }`), where journald collects it"
 	whyHTTP     = "midspan does not read HTTP in a TCP route"
+	whyNotHTTP  = "`mode: http` has nothing of the kind"
 	whyProcess  = "the systemd unit decides which user, directory and limits midspan runs with"
 	whyTune     = "midspan sizes buffers, pipes and threads itself"
-	whyTLS      = "midspan does not decrypt, TLS goes through to the server"
+	whyTLS      = "midspan speaks TLS 1.2 and 1.3, with Go's own choice of ciphers"
 	whyStats    = "status and metrics are at `admin`"
 	whyAccess   = openMark + "is not carried over; " + whereSource
-	whyStick    = "midspan keeps no stick tables; `balance: source` sends a client to the same server"
+	whyStick    = "midspan's only tables are of clients' addresses; `balance: source` sends a client to the same server"
 	whyNext     = "midspan always tries the next server, within connect_timeout"
 	whyCheckTCP = "midspan's check only connects"
 	whyIdle     = "HTTP's own timeouts do not apply to a TCP route"
@@ -46,9 +47,10 @@ var globalRules = map[string]rule{
 	"spread-checks": none("midspan spreads tests by itself"), "max-spread-checks": none("midspan spreads tests by itself"),
 	"quiet": none("midspan prints little"), "zero-warning": none("`midspan check` shows warnings"), "debug": none("it is for debugging HAProxy"),
 	"node": none("it names the machine on HAProxy's status page"), "description": none("it only describes"), "localpeer": none("there are no stick tables to share"),
-	"ca-base": none(whyTLS), "crt-base": none(whyTLS), "issuers-chain-path": none(whyTLS), "maxsslconn": none(whyTLS), "maxsslrate": none(whyTLS),
+	"ca-base": {do: (*haproxy).setBase, least: 1}, "crt-base": {do: (*haproxy).setBase, least: 1}, "issuers-chain-path": none(whyTLS), "maxsslconn": none(whyTLS), "maxsslrate": none(whyTLS),
 	"lua-load": gone("midspan runs no scripts"), "lua-load-per-thread": gone("midspan runs no scripts"), "lua-prepend-path": none("midspan runs no scripts"),
-	"maxconnrate": gone("midspan does not limit the rate of new connections"), "maxsessrate": gone("midspan does not limit the rate of new connections"),
+	"ssl-server-verify": {do: (*haproxy).setVerify, least: 1}, "ssl-default-bind-options": {do: (*haproxy).setBindOptions, least: 1},
+	"maxconnrate": gone("write `rate` for each route, or in `defaults`"), "maxsessrate": gone("write `rate` for each route, or in `defaults`"),
 	"external-check": gone("midspan runs no programs"), "insecure-fork-wanted": none("midspan runs no programs"), "insecure-setuid-wanted": none("midspan runs no programs"),
 	"server-state-base": none("midspan keeps its state over a reload and an upgrade"), "server-state-file": none("midspan keeps its state over a reload and an upgrade"),
 	"setenv": gone("the importer does not know environment variables"), "presetenv": gone("the importer does not know environment variables"),
@@ -85,37 +87,38 @@ func globalRule(s *stmt) (rule, bool) {
 	return rule{}, false
 }
 
-// proxyRule is the rule for s, a line of sec: by its first two words, or by
-// the first.
-func proxyRule(sec *section, s *stmt) (rule, bool) {
+// proxyRule is the rule for s, a line of p: by its first two words, or by the
+// first.
+func proxyRule(p *proxy, s *stmt) (rule, bool) {
 	if s.arg(0) == "tcp-request" {
-		return tcpRequest(sec, s), true
+		return tcpRequest(p.sec, s), true
 	}
-	if r, ok := proxyRules[s.arg(0)+" "+s.arg(1)]; ok {
-		return r, true
+	tables := []map[string]rule{proxyRules}
+	if p.mode.V == modeHTTP {
+		tables = []map[string]rule{httpRules, proxyRules}
 	}
-	r, ok := proxyRules[s.arg(0)]
-	return r, ok
+	for _, t := range tables {
+		for _, name := range []string{s.arg(0) + " " + s.arg(1), s.arg(0)} {
+			if r, ok := t[name]; ok {
+				return r, true
+			}
+		}
+	}
+	return rule{}, false
 }
 
-// tcpRequest is the rule for `tcp-request LEVEL ACTION …`.
+// tcpRequest is the rule for `tcp-request LEVEL ACTION …`. Those that are
+// carried over are read when the route is made.
 func tcpRequest(sec *section, s *stmt) rule {
-	refuses := func(s *stmt) bool {
-		return s.arg(0) == "tcp-request" && (s.arg(2) == "reject" || s.arg(2) == "silent-drop")
-	}
 	switch action := s.arg(2); {
 	case s.arg(1) == "inspect-delay":
-		return none("midspan does not wait for bytes of the client")
-	case refuses(s):
+		return rule{do: (*haproxy).setInspect, least: 2, side: frontSide}
+	case sec.kind == "backend" && slices.Contains(refusals, action):
 		return rule{note: whyAccess}
-	case action == "accept" && slices.ContainsFunc(sec.body, refuses):
-		return rule{note: whyAccess}
-	case action == "accept":
-		return none("nothing is refused after it, and midspan does not wait for bytes of the client")
-	case action == "expect-proxy":
-		return rule{note: whyPROXYIn}
-	case strings.HasPrefix(action, "track-"):
-		return gone(whyStick)
+	case sec.kind == "backend" && action == "accept":
+		return none("nothing is refused after it")
+	case action == "accept" || action == "expect-proxy" || slices.Contains(refusals, action) || strings.HasPrefix(action, "track-"):
+		return rule{do: func(_ *haproxy, p *proxy, s *stmt) { p.tcp = append(slices.Clip(p.tcp), s) }, side: frontSide}
 	}
 	return gone("midspan has no rules for single connections")
 }
@@ -179,7 +182,7 @@ var proxyRules = map[string]rule{
 	"id":                       none("it only numbers"),
 	"guid":                     none("it only names"),
 	"bind-process":             none(whyTune),
-	"acl":                      none("conditions are not evaluated; each line that uses it is named by itself"),
+	"acl":                      {do: (*haproxy).setACL, least: 2},
 	"tcp-response":             gone("midspan does not look into the bytes it forwards"),
 	"http-request":             gone(whyHTTP),
 	"http-request allow":       {note: whyAccess},
@@ -188,13 +191,13 @@ var proxyRules = map[string]rule{
 	"http-request reject":      {note: whyAccess},
 	"http-request silent-drop": {note: whyAccess},
 	"http-request tarpit":      {note: whyAccess},
-	"stick":                    gone(whyStick),
-	"stick-table":              gone(whyStick),
-	"rate-limit":               gone("midspan does not limit the rate of new connections"),
+	"stick":                    {do: (*haproxy).setStick, least: 2, side: backSide},
+	"stick-table":              {do: (*haproxy).setTable, least: 2},
+	"rate-limit sessions":      {do: (*haproxy).setRate, least: 2, side: frontSide},
 	"source":                   gone("midspan connects from the address that the kernel picks"),
 	"dispatch":                 gone("write the address as a `server`, then import again"),
 	"transparent":              gone("midspan goes to the servers of the route only"),
-	"use-server":               gone("conditions are not evaluated; connections go to any server of the route"),
+	"use-server":               {do: (*haproxy).useServer, least: 1, side: backSide},
 	"persist":                  gone(whyStick),
 	"force-persist":            gone(whyStick),
 	"ignore-persist":           gone(whyStick),
@@ -282,4 +285,47 @@ var proxyRules = map[string]rule{
 	"max-keep-alive-queue":  none(whyIdle),
 	"redirect":              gone(whyHTTP),
 	"use-fcgi-app":          gone("midspan does not speak FastCGI"),
+}
+
+// collect keeps a line until the route is made.
+func collect(_ *haproxy, p *proxy, s *stmt) { p.http = append(slices.Clip(p.http), s) }
+
+// keepsAlive is why options about connections are not needed.
+const keepsAlive = "midspan keeps connections to clients and servers between requests by itself"
+
+// httpRules are for lines of sections in mode http; what they have not is in
+// proxyRules.
+var httpRules = map[string]rule{
+	"http-request":                  {do: collect, least: 1},
+	"http-request allow":            {do: collect},
+	"http-request auth":             {do: collect},
+	"http-request deny":             {do: collect},
+	"http-request reject":           {do: collect},
+	"http-request silent-drop":      {do: collect},
+	"http-request tarpit":           {do: collect},
+	"http-response":                 {do: collect, least: 1},
+	"redirect":                      {do: collect, least: 1},
+	"http-after-response":           gone("midspan's own answers are short and have no headers to change"),
+	"cookie":                        {do: (*haproxy).setCookie, least: 1, side: backSide},
+	"option forwardfor":             {do: (*haproxy).setForwardfor},
+	"option httplog":                none("the json log has a record for each request"),
+	"option httpslog":               none("the json log has a record for each request"),
+	"timeout http-request":          {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.request }), least: 2, side: frontSide},
+	"timeout http-keep-alive":       {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.keepAlive }), least: 2, side: frontSide},
+	"http-reuse":                    none(keepsAlive),
+	"max-keep-alive-queue":          none(keepsAlive),
+	"option http-keep-alive":        none(keepsAlive),
+	"option http-server-close":      none(keepsAlive),
+	"option httpclose":              none(keepsAlive),
+	"option forceclose":             none(keepsAlive),
+	"option http-pretend-keepalive": none(keepsAlive),
+	"option prefer-last-server":     none(keepsAlive),
+	"compression":                   gone("midspan changes no bodies; let the servers compress"),
+	"capture":                       gone("the log has method, host, path and status of each request"),
+	"errorfile":                     gone("midspan's own answers are short and plain"),
+	"errorfiles":                    gone("midspan's own answers are short and plain"),
+	"errorloc":                      gone("midspan's own answers are short and plain"),
+	"errorloc302":                   gone("midspan's own answers are short and plain"),
+	"errorloc303":                   gone("midspan's own answers are short and plain"),
+	"http-error":                    gone("midspan's own answers are short and plain"),
 }

@@ -18,9 +18,14 @@ type server struct {
 // serverOptions are the parameters that `default-server` can give.
 type serverOptions struct {
 	check, backup, disabled           config.Field[bool]
-	ssl, checkSSL                     config.Field[bool]
-	inter                             config.Field[time.Duration]
+	checkSSL                          config.Field[bool]
+	checkName                         config.Field[string] // check-sni
+	inter, slowStart                  config.Field[time.Duration]
 	rise, fall, port, weight, maxconn config.Field[int]
+	tls                               config.UpstreamTLS
+	sni, verifyHost                   config.Field[string]
+	h2                                config.Field[bool] // HTTP/2 to the server
+	sendProxy                         config.Field[string]
 }
 
 // config is the server of a route; what is midspan's default stays unset.
@@ -38,7 +43,8 @@ const (
 	whyAgent      = isGone + "midspan asks no agents"
 	whyHTTPPool   = isNone + "each client connection has its own connection to a server"
 	whyNoNo       = isNone + "midspan does none of this"
-	whyCheckPlain = isGone + "midspan's check is plain TCP or plain HTTP"
+	whyCheckPlain = isGone + "midspan's check speaks the protocol that `check` names, to the server's address"
+	whyProxyTLV   = isGone + "the header has the client's addresses and what came in a header of its own, and nothing about TLS here"
 )
 
 var serverParams = map[string]param{
@@ -54,7 +60,6 @@ var serverParams = map[string]param{
 	"on-error":       {1, "has no counterpart: failed connects count like failed tests"},
 	"on-marked-down": {1, isGone + "connections to a server that went down go on until they end"},
 	"on-marked-up":   {1, isGone + "connections to a backup server go on until they end"},
-	"slowstart":      {1, isGone + "a server that comes up gets its share at once"},
 	"maxqueue":       {1, isGone + "any number of connections over the limit waits, for connect_timeout"},
 	"minconn":        {1, isGone + "a server's limit does not depend on the load of the route"},
 	"strict-maxconn": {0, isNone + "a server's limit counts its live connections"},
@@ -67,7 +72,7 @@ var serverParams = map[string]param{
 	"tcp-ut":         {1, isGone + "write user_timeout for the route"},
 	"tcp-md5sig":     {1, isGone + "midspan does not sign segments"},
 	"tfo":            {0, isGone + "midspan does not use TCP Fast Open"}, "no-tfo": {0, isNone + "midspan does not use TCP Fast Open"},
-	"cookie": {1, isNone + "it belongs to the `cookie` line of the backend"},
+	"cookie": {1, isNone + "the cookie's values are midspan's own"},
 	"stick":  {0, isGone + whyStick}, "non-stick": {0, isNone + whyStick},
 	"redir":   {1, isGone + whyHTTP},
 	"ws":      {1, isNone + whyHTTP},
@@ -80,21 +85,19 @@ var serverParams = map[string]param{
 	"max-reuse": {1, whyHTTPPool}, "pool-low-conn": {1, whyHTTPPool}, "pool-max-conn": {1, whyHTTPPool}, "pool-purge-delay": {1, whyHTTPPool},
 	"pool-conn-name": {1, whyHTTPPool}, "idle-ping": {1, whyHTTPPool},
 
-	"send-proxy": {0, whyPROXYOut}, "send-proxy-v2": {0, whyPROXYOut}, "send-proxy-v2-ssl": {0, whyPROXYOut}, "send-proxy-v2-ssl-cn": {0, whyPROXYOut},
-	"proxy-v2-options": {1, whyPROXYOut}, "set-proxy-v2-tlv-fmt": {1, whyPROXYOut}, "check-send-proxy": {0, whyPROXYOut},
-	"no-send-proxy": {0, whyNoNo}, "no-send-proxy-v2": {0, whyNoNo},
-	"no-send-proxy-v2-ssl": {0, whyNoNo}, "no-send-proxy-v2-ssl-cn": {0, whyNoNo},
+	"proxy-v2-options": {1, whyProxyTLV}, "set-proxy-v2-tlv-fmt": {1, whyProxyTLV},
+	"check-send-proxy": {0, isGone + "midspan's check sends no PROXY header; give it a `port` that expects none"},
 
-	"check-ssl": {0, whyCheckPlain}, "check-sni": {1, whyCheckPlain}, "check-alpn": {1, whyCheckPlain}, "check-proto": {1, whyCheckPlain},
-	"check-via-socks4": {0, whyCheckPlain}, "no-check-ssl": {0, whyNoNo}, "check-reuse-pool": {0, whyCheckPlain}, "check-pool-conn-name": {1, whyCheckPlain},
+	"check-alpn": {1, whyCheckPlain}, "check-proto": {1, whyCheckPlain},
+	"check-via-socks4": {0, whyCheckPlain}, "check-reuse-pool": {0, whyCheckPlain}, "check-pool-conn-name": {1, whyCheckPlain},
 
-	"ssl": {0, whyTLSServer}, "alpn": {1, whyTLSServer}, "npn": {1, whyTLSServer}, "allow-0rtt": {0, whyTLSServer}, "ca-file": {1, whyTLSServer},
-	"ciphers": {1, whyTLSServer}, "ciphersuites": {1, whyTLSServer}, "crl-file": {1, whyTLSServer}, "crt": {1, whyTLSServer}, "sni": {1, whyTLSServer},
-	"ssl-max-ver": {1, whyTLSServer}, "ssl-min-ver": {1, whyTLSServer}, "ssl-reuse": {0, whyTLSServer}, "tls-tickets": {0, whyTLSServer}, "verify": {1, whyTLSServer},
-	"verifyhost": {1, whyTLSServer}, "curves": {1, whyTLSServer}, "sigalgs": {1, whyTLSServer}, "client-sigalgs": {1, whyTLSServer}, "renegotiate": {0, whyTLSServer},
-	"force-sslv3": {0, whyTLSServer}, "force-tlsv10": {0, whyTLSServer}, "force-tlsv11": {0, whyTLSServer}, "force-tlsv12": {0, whyTLSServer}, "force-tlsv13": {0, whyTLSServer},
-	"no-ssl": {0, whyNoNo}, "no-ssl-reuse": {0, whyTLSServer}, "no-sslv3": {0, whyTLSServer}, "no-tlsv10": {0, whyTLSServer},
-	"no-tlsv11": {0, whyTLSServer}, "no-tlsv12": {0, whyTLSServer}, "no-tlsv13": {0, whyTLSServer}, "no-tls-tickets": {0, whyTLSServer}, "no-verifyhost": {0, whyTLSServer},
+	// Those for TLS that are carried over are in serverTLS.
+	"npn": {1, isNone + "midspan uses ALPN"}, "allow-0rtt": {0, isNone + "midspan sends no early data"},
+	"ciphers": {1, whyTLSGo}, "ciphersuites": {1, whyTLSGo}, "curves": {1, whyTLSGo}, "sigalgs": {1, whyTLSGo}, "client-sigalgs": {1, whyTLSGo},
+	"crl-file": {1, isGone + "midspan reads no revocation lists"}, "ssl-max-ver": {1, whyTLSNew}, "ssl-reuse": {0, whyNoNo}, "no-ssl-reuse": {0, whyNoNo},
+	"tls-tickets": {0, whyNoNo}, "no-tls-tickets": {0, whyNoNo}, "renegotiate": {0, whyNoNo}, "no-verifyhost": {0, whyNoNo},
+	"force-sslv3": {0, whyTLSOld}, "force-tlsv10": {0, whyTLSOld}, "force-tlsv11": {0, whyTLSOld}, "force-tlsv12": {0, whyTLSNew},
+	"no-sslv3": {0, whyTLSOld}, "no-tlsv10": {0, whyTLSOld}, "no-tlsv11": {0, whyTLSOld}, "no-tlsv13": {0, whyTLSNew},
 }
 
 func (h *haproxy) serverLine(p *proxy, s *stmt) {
@@ -165,33 +168,45 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		"weight": {&o.weight, 0, 256}, "maxconn": {&o.maxconn, 0, connsMax},
 	}
 	switches := map[string]func(w word){
-		"check":       func(w word) { o.check = config.At(true, w.pos) },
-		"no-check":    func(word) { o.check = config.Field[bool]{} },
-		"backup":      func(w word) { o.backup = config.At(true, w.pos) },
-		"no-backup":   func(word) { o.backup = config.Field[bool]{} },
-		"disabled":    func(w word) { o.disabled = config.At(true, w.pos) },
-		"no-disabled": func(word) { o.disabled = config.Field[bool]{} },
-	}
-	// Those for TLS are noted as well.
-	also := map[string]func(w word){
-		"ssl":          func(w word) { o.ssl = config.At(true, w.pos) },
-		"no-ssl":       func(word) { o.ssl = config.Field[bool]{} },
+		"check":        func(w word) { o.check = config.At(true, w.pos) },
+		"no-check":     func(word) { o.check = config.Field[bool]{} },
+		"backup":       func(w word) { o.backup = config.At(true, w.pos) },
+		"no-backup":    func(word) { o.backup = config.Field[bool]{} },
+		"disabled":     func(w word) { o.disabled = config.At(true, w.pos) },
+		"no-disabled":  func(word) { o.disabled = config.Field[bool]{} },
 		"check-ssl":    func(w word) { o.checkSSL = config.At(true, w.pos) },
 		"no-check-ssl": func(word) { o.checkSSL = config.Field[bool]{} },
 	}
+	for name, version := range map[string]string{"send-proxy": "v1", "send-proxy-v2": "v2", "send-proxy-v2-ssl": "v2", "send-proxy-v2-ssl-cn": "v2"} {
+		switches[name] = func(w word) {
+			o.sendProxy = config.At(version, w.pos)
+			if strings.Contains(name, "ssl") {
+				h.because(s, w.pos, quote(name), whyProxyTLV)
+			}
+		}
+		switches["no-"+name] = func(word) { o.sendProxy = config.Field[string]{} }
+	}
+	tls := h.serverTLS(s, o)
 	h.params(s, words, serverParams, func(w, value word) (int, bool) {
 		if set := switches[w.text]; set != nil {
 			set(w)
 			return 0, true
 		}
-		if set := also[w.text]; set != nil {
-			set(w)
-			return 0, false
+		if set := tls[w.text]; set != nil {
+			return set(w, value), true
 		}
-		if w.text == "inter" {
+		switch w.text {
+		case "inter", "slowstart":
 			if d, ok := h.time(s, value, time.Millisecond); ok {
-				o.inter = config.At(d, value.pos)
+				at := &o.inter
+				if w.text == "slowstart" {
+					at = &o.slowStart
+				}
+				*at = config.At(d, value.pos)
 			}
+			return 1, true
+		case "check-sni":
+			h.tlsName(s, value, &o.checkName)
 			return 1, true
 		}
 		n, is := numbers[w.text]

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,12 +92,63 @@ func (h *haproxy) setMaxconn(p *proxy, s *stmt) { p.maxconn = h.conns(s, s.word(
 
 func (h *haproxy) setBackend(p *proxy, s *stmt) { p.backend = config.At(s.arg(1), s.pos) }
 
-// useBackend has nothing to do for a rule without a condition: front sees it.
+// useBackend keeps rules with a condition until the route is made. There is
+// nothing to do for one without: front sees it.
 func (h *haproxy) useBackend(p *proxy, s *stmt) {
-	if len(s.words) > 2 || dynamic(s) {
-		h.lost(s, "conditions and variables are not evaluated, so these connections go to the default backend; give them a route and a port of their own")
-	} else if p.always != s {
+	switch {
+	case dynamic(s):
+		h.lost(s, "variables are not evaluated, so these connections go where the rules after it, or the default, lead; write `use_backend NAME if …` for each")
+	case p.always != nil && p.always.pos.Line < s.pos.Line:
 		h.needless(s, "an earlier `use_backend` without a condition takes every connection")
+	case p.always != s:
+		p.uses = append(slices.Clip(p.uses), s)
+	}
+}
+
+func (h *haproxy) useServer(p *proxy, s *stmt) { p.uses = append(slices.Clip(p.uses), s) }
+
+// setBase reads ca-base and crt-base.
+func (h *haproxy) setBase(_ *proxy, s *stmt) {
+	if s.arg(0) == "ca-base" {
+		h.caBase = s.arg(1)
+	} else {
+		h.crtBase = s.arg(1)
+	}
+}
+
+func (h *haproxy) setVerify(_ *proxy, s *stmt) { h.noVerify = s.arg(1) == "none" }
+
+// setBindOptions reads ssl-default-bind-options, of which the oldest version
+// of TLS is carried over.
+func (h *haproxy) setBindOptions(_ *proxy, s *stmt) {
+	for i, w := range s.words {
+		if w.text == "no-tlsv12" || w.text == "force-tlsv13" || (w.text == "ssl-min-ver" && strings.EqualFold(s.arg(i+1), "TLSv1.3")) {
+			h.minTLS = config.At(tls13, w.pos)
+			return
+		}
+	}
+	h.needless(s, whyTLS)
+}
+
+// setCookie reads `cookie NAME insert …`.
+func (h *haproxy) setCookie(p *proxy, s *stmt) {
+	if !slices.ContainsFunc(s.words, func(w word) bool { return w.text == "insert" }) {
+		h.lost(s, "midspan sets a cookie of its own (`http: { sticky: NAME }`) and changes none of the servers'")
+		return
+	}
+	if why := notAHeader(s.arg(1)); why != "" {
+		h.lost(s, why)
+		return
+	}
+	p.cookie = config.At(s.arg(1), s.pos)
+	h.note(s, "%s is carried over as `sticky: %s`: the values are midspan's own, so clients that have HAProxy's choose a server anew", s, printable(s.arg(1)))
+}
+
+// setForwardfor reads `option forwardfor [except NET] [header NAME] [if-none]`.
+func (h *haproxy) setForwardfor(p *proxy, s *stmt) {
+	p.forwardfor = config.At(true, s.pos)
+	if len(s.words) > 2 {
+		h.note(s, "%s: %s is not carried over: midspan adds to X-Forwarded-For of every request", s, quote(phrase(s.words[2:])))
 	}
 }
 

@@ -239,8 +239,7 @@ func (p *ipTables) share(r *natRule, i int, key string) {
 // keepServers drops servers that sharing rules have twice.
 func (p *ipTables) keepServers() {
 	for i := range p.file.Routes {
-		r := &p.file.Routes[i]
-		r.To = p.to(r)
+		p.servers(&p.file.Routes[i])
 	}
 }
 

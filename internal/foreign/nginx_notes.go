@@ -6,14 +6,19 @@ import "strings"
 // stand: the text after the directive in the note.
 
 const (
-	whyNginxLog    = isNone + whyLog
-	whyNginxTune   = isNone + whyTune
-	whyNginxHTTP   = isGone + whyHTTP
-	whyNginxAccess = openMark + "is not carried over; " + whereSource
-	whyNoFiles     = isNone + "a route serves no files"
-	whyVariable    = isGone + "variables are not evaluated"
-	whyScript      = isGone + "midspan runs no scripts"
-	whyRate        = isGone + "midspan does not limit rates"
+	whyNginxLog     = isNone + whyLog
+	whyNginxTune    = isNone + whyTune
+	whyNginxHTTP    = isGone + whyHTTP
+	whyNginxAccess  = openMark + "is not carried over; " + whereSource
+	whyNoFiles      = isNone + "a route serves no files"
+	whyVariable     = isGone + "variables are not evaluated"
+	whyScript       = isGone + "midspan runs no scripts"
+	whyRate         = isGone + "midspan does not limit rates"
+	whyTLSBind      = isGone + "midspan does not decrypt; TLS passes through unread, so the servers' certificates must fit the name that clients ask for"
+	whyTLSServer    = isGone + "midspan does not encrypt; what the client sends goes to the server as it is"
+	whyPROXYIn      = "is NOT carried over: this version neither reads nor writes the PROXY protocol: a header would reach the server as data; switch it off at the sender (Private Link Service, load balancer)"
+	whyPROXYOut     = "is NOT carried over: this version neither reads nor writes the PROXY protocol: set the server not to expect a header"
+	whyNoClientCert = moreMark + isGone + "midspan asks clients for no certificate; let the servers ask"
 )
 
 // noteTable has the note of a directive by its name, or by how it begins.
