@@ -63,8 +63,14 @@ func (h *haproxy) mayChoose(sec *section) bool {
 			scratch.acls[s.arg(1)] = append(scratch.acls[s.arg(1)], &acl{line: s, test: expression(s.words[2:])})
 		}
 	}
+	chooses := func(tests []test) bool {
+		_, inTCP := (&view{haproxy: h}).alternative(tests)
+		_, inHTTP := (&view{haproxy: h, http: true}).alternative(tests)
+		return inTCP == "" || inHTTP == ""
+	}
 	return slices.ContainsFunc(sec.body, func(s *stmt) bool {
-		return s.arg(0) == "use_backend" && len(s.words) > 2 && !dynamic(s) && h.backends[s.arg(1)] != nil && h.cond(scratch, s.words[2:]).why() == ""
+		return s.arg(0) == "use_backend" && len(s.words) > 2 && !dynamic(s) && h.backends[s.arg(1)] != nil &&
+			slices.ContainsFunc(h.cond(scratch, s.words[2:]), chooses)
 	})
 }
 
@@ -81,7 +87,7 @@ func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 		r.Comment += fmt.Sprintf(", line %d: %s", def.sec.head.pos.Line, def.sec)
 	}
 	if len(binds) > 0 {
-		r.TLS, r.Proxy.Mode = binds[0].tls, binds[0].proxy
+		r.TLS = binds[0].tls
 	}
 	for _, b := range binds {
 		r.Listen = append(r.Listen, b.listen)
@@ -107,6 +113,9 @@ func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 		return
 	}
 	r.Settings = h.routeSettings(f, backs[0], binds)
+	if len(binds) > 0 {
+		r.Proxy.Mode = binds[0].proxy
+	}
 	v.layers(&r, backs)
 	if open := v.access(&r); !open {
 		return

@@ -18,8 +18,8 @@ type Files struct {
 }
 
 // Nginx imports an nginx.conf; name is the main file. The servers of its
-// stream block become routes, and so do servers of its http block that only
-// hand everything on to one upstream.
+// stream block become routes, and so do those of its http block that pass
+// requests on: servers that share an address become the hosts of one route.
 func Nginx(name string, files Files) (*Import, error) {
 	imp, _, err := importNginx(name, files)
 	return imp, err
@@ -29,12 +29,15 @@ func Nginx(name string, files Files) (*Import, error) {
 type nginx struct {
 	*builder
 	stream, http map[string]*upstream
-	silent       bool // the note on nginx's defaults was written
+	zones        map[string]*zone // of the block that is read
+	maps         map[string]*node // those of the stream block, by the variable that they make
+	silent       bool             // the note on nginx's defaults was written
+	silentHTTP   bool             // that for http
 }
 
 func importNginx(name string, files Files) (*Import, *ledger, error) {
-	const wanted = "no `server` of a `stream` block, and no plain one of an `http` block, could be carried over"
-	x := &nginx{builder: newBuilder(name, "nginx"), stream: map[string]*upstream{}, http: map[string]*upstream{}}
+	const wanted = "no `server` of a `stream` block, and none of an `http` block that passes requests on, could be carried over"
+	x := &nginx{builder: newBuilder(name, "nginx"), stream: map[string]*upstream{}, http: map[string]*upstream{}, zones: map[string]*zone{}, maps: map[string]*node{}}
 	r := &nginxReader{
 		ledger: x.ledger, Files: files, main: name,
 		texts: map[string]*nginxText{}, globs: map[string][]string{}, failed: map[string]error{},
@@ -97,40 +100,6 @@ func (x *nginx) noteBy(table noteTable, n *node) {
 	x.noteBlock(n.stmt, n.inner(), why)
 }
 
-// nginxSettings are what a server takes over from the blocks around it.
-type nginxSettings struct {
-	connect   config.Field[time.Duration]
-	idle      config.Field[time.Duration]
-	keepalive config.Keepalive
-	tls       bool // proxy_ssl: servers get TLS
-}
-
-// setting carries n over into c if it is one of the few that can be.
-func (x *nginx) setting(c *nginxSettings, n *node) bool {
-	switch n.name() {
-	case "proxy_connect_timeout":
-		if x.time(n, &c.connect) {
-			x.note(n.stmt, "%s is for each attempt in nginx; midspan's connect_timeout is for all attempts of a connection together", n)
-		}
-	case "proxy_timeout":
-		x.time(n, &c.idle)
-	case "proxy_socket_keepalive":
-		// On is midspan's default; off is too, since it is only nginx's word
-		// for the kernel's.
-		x.carry(n.stmt)
-	case "resolver":
-		x.resolver(n)
-	case "resolver_timeout":
-		var d config.Field[time.Duration]
-		if x.time(n, &d) && d.V > 0 && !x.file.DNS.Timeout.Set() {
-			x.file.DNS.Timeout = config.At(x.within(d.Pos, d.V, time.Millisecond, time.Hour), d.Pos)
-		}
-	default:
-		return false
-	}
-	return true
-}
-
 // time reads n's argument as a time.
 func (x *nginx) time(n *node, at *config.Field[time.Duration]) bool {
 	d, ok := nginxTime(n.arg(1))
@@ -173,22 +142,6 @@ func (x *nginx) resolver(n *node) {
 		x.carry(n.stmt)
 		x.note(n.stmt, "%s becomes `dns`, which midspan has once, for the names of all routes", n)
 	}
-}
-
-// settings are c as a route has them.
-func (x *nginx) settings(c nginxSettings) config.Settings {
-	s := config.Settings{Keepalive: c.keepalive}
-	if c.connect.V > 0 {
-		s.ConnectTimeout = config.At(x.within(c.connect.Pos, c.connect.V, time.Millisecond, time.Hour), c.connect.Pos)
-	}
-	if c.idle.Set() {
-		v := config.OffOr[time.Duration]{Off: c.idle.V == 0}
-		if !v.Off {
-			v.V = x.within(c.idle.Pos, c.idle.V, time.Second, 30*24*time.Hour)
-		}
-		s.IdleTimeout = config.At(v, c.idle.Pos)
-	}
-	return s
 }
 
 // aboutDefaults says, once, what nginx does where its configuration is silent

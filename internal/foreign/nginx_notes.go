@@ -8,17 +8,14 @@ import "strings"
 const (
 	whyNginxLog     = isNone + whyLog
 	whyNginxTune    = isNone + whyTune
-	whyNginxHTTP    = isGone + whyHTTP
+	whyNginxHTTP    = isGone + whyNotHTTP
 	whyNginxAccess  = openMark + "is not carried over; " + whereSource
 	whyNoFiles      = isNone + "a route serves no files"
 	whyVariable     = isGone + "variables are not evaluated"
 	whyScript       = isGone + "midspan runs no scripts"
+	whyNginxTickets = isNone + "sessions, tickets and the time for a handshake are midspan's own"
+	whyNginxTLS     = isGone + "what TLS does beside certificates, names and versions is left to Go's crypto/tls"
 	whyRate         = isGone + "midspan does not limit rates"
-	whyTLSBind      = isGone + "midspan does not decrypt; TLS passes through unread, so the servers' certificates must fit the name that clients ask for"
-	whyTLSServer    = isGone + "midspan does not encrypt; what the client sends goes to the server as it is"
-	whyPROXYIn      = "is NOT carried over: this version neither reads nor writes the PROXY protocol: a header would reach the server as data; switch it off at the sender (Private Link Service, load balancer)"
-	whyPROXYOut     = "is NOT carried over: this version neither reads nor writes the PROXY protocol: set the server not to expect a header"
-	whyNoClientCert = moreMark + isGone + "midspan asks clients for no certificate; let the servers ask"
 )
 
 // noteTable has the note of a directive by its name, or by how it begins.
@@ -77,8 +74,6 @@ var streamNotes = noteTable{names: map[string]string{
 	"deny":                        whyNginxAccess,
 	"tcp_nodelay":                 isNone + "midspan never holds small segments back",
 	"proxy_bind":                  isGone + "midspan connects from the address that the kernel picks",
-	"proxy_protocol":              whyPROXYOut,
-	"proxy_protocol_timeout":      whyPROXYIn,
 	"proxy_buffer_size":           whyNginxTune,
 	"proxy_download_rate":         whyRate,
 	"proxy_upload_rate":           whyRate,
@@ -88,16 +83,13 @@ var streamNotes = noteTable{names: map[string]string{
 	"proxy_next_upstream_tries":   isNone + whyNext,
 	"proxy_requests":              isGone + "datagrams of a client go to one server until none has come for a while",
 	"proxy_responses":             isNone + "a client's datagrams are answered for as long as any come",
-	"preread_buffer_size":         isNone + "midspan does not wait for bytes of the client",
-	"preread_timeout":             isNone + "midspan does not wait for bytes of the client",
-	"ssl_preread":                 isGone + "midspan does not read the name that a TLS client asks for",
-	"ssl_verify_client":           whyNoClientCert,
-	"server_name":                 isGone + "midspan does not read the name that a TLS client asks for",
+	"preread_buffer_size":         isNone + "midspan takes a ClientHello of any size that TLS has",
+	"limit_conn_log_level":        isNone + "midspan logs and counts each connection that it refuses",
+	"server_name":                 isGone + "servers of one address are told apart by `map $ssl_preread_server_name`; write that",
 	"set":                         whyVariable,
 	"map":                         whyVariable,
 	"geo":                         whyVariable,
 	"split_clients":               whyVariable,
-	"set_real_ip_from":            whyPROXYIn,
 	"map_hash_bucket_size":        whyNginxTune,
 	"map_hash_max_size":           whyNginxTune,
 	"variables_hash_bucket_size":  whyNginxTune,
@@ -110,9 +102,14 @@ var streamNotes = noteTable{names: map[string]string{
 	"status_zone":                 isNone + whyStats,
 }, prefixes: []prefixNote{
 	{"js_", whyScript},
-	{"proxy_ssl", whyTLSServer},
-	{"ssl_", whyTLSBind},
-	{"limit_conn", isGone + "write max_connections for the route; it is not by client"},
+	{"proxy_ssl_session", whyNginxTickets},
+	{"proxy_ssl_crl", isGone + "midspan reads no revocation lists"},
+	{"proxy_ssl", whyNginxTLS},
+	{"ssl_crl", whyRevoked},
+	{"ssl_session", whyNginxTickets},
+	{"ssl_handshake_timeout", whyNginxTickets},
+	{"ssl_", whyNginxTLS},
+	{"limit_conn", isGone + "write max_connections or per_source for the route"},
 	{"geoip", whyVariable},
 	{"zone_sync", isNone + "machines share no state"},
 }}
@@ -164,7 +161,7 @@ var httpNotes = noteTable{names: map[string]string{
 	"default_type":                  whyNoFiles,
 	"charset":                       whyNginxHTTP,
 	"error_page":                    whyNginxHTTP,
-	"server_tokens":                 isNone + whyHTTP,
+	"server_tokens":                 isNone + whyNotHTTP,
 	"server_names_hash_bucket_size": whyNginxTune,
 	"server_names_hash_max_size":    whyNginxTune,
 	"types_hash_max_size":           whyNginxTune,
@@ -189,8 +186,12 @@ var httpNotes = noteTable{names: map[string]string{
 }, prefixes: []prefixNote{
 	{"js_", whyScript},
 	{"lua_", whyScript},
-	{"proxy_ssl", whyTLSServer},
-	{"ssl_", whyTLSBind},
+	{"proxy_ssl_session", whyNginxTickets},
+	{"proxy_ssl_crl", isGone + "midspan reads no revocation lists"},
+	{"proxy_ssl", whyNginxTLS},
+	{"ssl_crl", whyRevoked},
+	{"ssl_session", whyNginxTickets},
+	{"ssl_", whyNginxTLS},
 	{"quic", isGone + "midspan forwards TCP and UDP"},
 	{"http", whyNginxHTTP},
 	{"limit_conn", isGone + "write max_connections for the route; it is not by client"},
@@ -198,14 +199,14 @@ var httpNotes = noteTable{names: map[string]string{
 	{"limit_rate", whyRate},
 	{"geoip", whyVariable},
 	{"otel_", isNone + whyStats},
-	{"auth_", whyNginxAccess},
+	{"auth_", moreMark + isGone + "midspan asks nobody who they are; let the servers ask"},
 	{"proxy_", whyNginxHTTP},
 	{"client_", whyNginxHTTP},
-	{"gzip", whyNginxHTTP},
+	{"gzip", isGone + "midspan changes no bodies; let the servers compress"},
 	{"fastcgi_", whyNginxHTTP},
 	{"uwsgi_", whyNginxHTTP},
 	{"scgi_", whyNginxHTTP},
 	{"grpc_", whyNginxHTTP},
 	{"add_", whyNginxHTTP},
-	{"open_file_cache", isNone + whyHTTP},
+	{"open_file_cache", isNone + whyNotHTTP},
 }}

@@ -17,6 +17,9 @@ type upstream struct {
 	balance config.Field[string]
 	servers []config.Server
 	check   config.Check
+
+	slowStart config.Field[config.OffOr[time.Duration]]
+	sticky    config.Field[string] // the name of a cookie
 }
 
 // upstreams finds the upstream blocks among ns.
@@ -55,6 +58,8 @@ func (x *nginx) read(u *upstream) {
 			x.carry(n.stmt)
 			u.balance = config.At("source", n.pos)
 			x.note(n.stmt, "%s is carried over as `balance: source`, which takes the whole address of the client, also of an IPv4 one", n)
+		case "sticky":
+			x.sticky(u, n)
 		case "hash":
 			x.hash(u, n)
 		case "random", "least_time":
@@ -65,6 +70,17 @@ func (x *nginx) read(u *upstream) {
 			x.noteBy(upstreamNotes, n)
 		}
 	}
+}
+
+// sticky reads `sticky cookie NAME …`.
+func (x *nginx) sticky(u *upstream, n *node) {
+	if why := notAHeader(n.arg(2)); n.arg(1) != "cookie" || why != "" || u.port == "" {
+		x.noteBy(upstreamNotes, n)
+		return
+	}
+	x.carry(n.stmt)
+	u.sticky = config.At(n.arg(2), n.pos)
+	x.note(n.stmt, "%s is carried over as `sticky: %s`: the values are midspan's own, and the cookie lasts as long as the browser runs", n, printable(n.arg(2)))
 }
 
 func (x *nginx) hash(u *upstream, n *node) {
@@ -93,6 +109,8 @@ func (x *nginx) upstreamServer(u *upstream, n *node) {
 			if v, ok := x.serverNumber(n, w, value, 0, connsMax); ok && v != 0 {
 				srv.MaxConnections = config.At(v, n.pos)
 			}
+		case "slow_start":
+			x.slowStart(u, n, w, value)
 		case "max_fails":
 			fails = value
 		case "fail_timeout":
@@ -119,10 +137,24 @@ func (x *nginx) upstreamServer(u *upstream, n *node) {
 	u.servers = append(u.servers, srv)
 }
 
+// slowStart reads `slow_start=TIME`, which midspan has once for a route.
+func (x *nginx) slowStart(u *upstream, n *node, w word, value string) {
+	d, ok := nginxTime(value)
+	switch {
+	case !ok:
+		x.note(n.stmt, "%s: %s is not a time", n, quote(w.text))
+	case d > 0:
+		at := config.At(config.OffOr[time.Duration]{V: x.within(n.pos, d, time.Second, time.Hour)}, n.pos)
+		if u.slowStart.Set() && u.slowStart.V != at.V {
+			x.note(n.stmt, "%s: %s differs from that of an earlier server: midspan has one `slow_start` for a route, and the first is carried over", n, quote(w.text))
+			return
+		}
+		u.slowStart = at
+	}
+}
+
 func nginxServerParam(name string) string {
 	switch name {
-	case "slow_start":
-		return "is not carried over: a server that comes up gets its share at once"
 	case "route", "drain":
 		return "is not carried over: midspan keeps no sessions"
 	}

@@ -1,0 +1,250 @@
+package foreign
+
+import (
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"midspan/internal/config"
+)
+
+// nginxSettings are what a server, or a location, takes over from the blocks
+// around it.
+type nginxSettings struct {
+	connect, idle, preread, proxyTimeout config.Field[time.Duration]
+	read, header, rest                   config.Field[time.Duration] // http: proxy_read_timeout, client_header_timeout, keepalive_timeout
+	keepalive                            config.Keepalive
+	sendProxy, sslPreread                bool
+	dryRun                               bool
+	tls                                  nginxTLS
+	up                                   nginxProxySSL
+
+	// Of these, a block that has one has none of those around it.
+	realIP, access, limits           inherited
+	setHeader, addHeader, hideHeader inherited
+}
+
+// inherited are directives that a block takes over as a whole, or not at all.
+type inherited struct {
+	nodes []*node
+	own   bool
+}
+
+func (l *inherited) add(n *node) {
+	if !l.own {
+		*l = inherited{own: true}
+	}
+	l.nodes = append(slices.Clip(l.nodes), n)
+}
+
+// inner are c for a block inside.
+func (c nginxSettings) inner() nginxSettings {
+	for _, l := range []*inherited{&c.realIP, &c.access, &c.limits, &c.setHeader, &c.addHeader, &c.hideHeader, &c.tls.certs, &c.tls.keys} {
+		l.own = false
+	}
+	return c
+}
+
+// setting carries n over into c if it is one that blocks inherit.
+func (x *nginx) setting(c *nginxSettings, n *node) bool {
+	lists := map[string]*inherited{
+		"set_real_ip_from": &c.realIP, "allow": &c.access, "deny": &c.access, "limit_conn": &c.limits,
+		"ssl_certificate": &c.tls.certs, "ssl_certificate_key": &c.tls.keys,
+	}
+	switch name := n.name(); {
+	case lists[name] != nil && len(n.words) > 1:
+		lists[name].add(n)
+		x.carry(n.stmt)
+	case x.tlsSetting(c, n), x.timeSetting(c, n):
+	case name == "proxy_socket_keepalive":
+		// On is midspan's default; off is too, since it is only nginx's word
+		// for the kernel's.
+		x.carry(n.stmt)
+	case name == "limit_conn_dry_run":
+		x.carry(n.stmt)
+		c.dryRun = n.arg(1) == "on"
+	case name == "resolver":
+		x.resolver(n)
+	case name == "resolver_timeout":
+		var d config.Field[time.Duration]
+		if x.time(n, &d) && d.V > 0 && !x.file.DNS.Timeout.Set() {
+			x.file.DNS.Timeout = config.At(x.within(d.Pos, d.V, time.Millisecond, time.Hour), d.Pos)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// timeSetting is setting for times.
+func (x *nginx) timeSetting(c *nginxSettings, n *node) bool {
+	switch n.name() {
+	case "proxy_connect_timeout":
+		if x.time(n, &c.connect) {
+			x.note(n.stmt, "%s is for each attempt in nginx; midspan's connect_timeout is for all attempts of a connection together", n)
+		}
+	case "proxy_timeout":
+		x.time(n, &c.idle)
+	case "preread_timeout":
+		x.time(n, &c.preread)
+	case "proxy_protocol_timeout":
+		x.time(n, &c.proxyTimeout)
+	default:
+		return false
+	}
+	return true
+}
+
+// streamSetting is setting for what only a stream block has.
+func (x *nginx) streamSetting(c *nginxSettings, n *node) bool {
+	switch n.name() {
+	case "proxy_protocol":
+		c.sendProxy = n.arg(1) == "on"
+	case "ssl_preread":
+		c.sslPreread = n.arg(1) == "on"
+	default:
+		return x.setting(c, n)
+	}
+	x.carry(n.stmt)
+	return true
+}
+
+// settings are c as a route has them.
+func (x *nginx) settings(c nginxSettings) config.Settings {
+	s := config.Settings{Keepalive: c.keepalive}
+	if c.connect.V > 0 {
+		s.ConnectTimeout = config.At(x.within(c.connect.Pos, c.connect.V, time.Millisecond, time.Hour), c.connect.Pos)
+	}
+	if c.idle.Set() {
+		v := config.OffOr[time.Duration]{Off: c.idle.V == 0}
+		if !v.Off {
+			v.V = x.within(c.idle.Pos, c.idle.V, time.Second, 30*24*time.Hour)
+		}
+		s.IdleTimeout = config.At(v, c.idle.Pos)
+	}
+	return s
+}
+
+// proxied is how a listener with `proxy_protocol` reads headers.
+func (x *nginx) proxied(c nginxSettings, l listenAt) config.Proxy {
+	p := config.Proxy{Mode: config.At(proxyRequired, l.Pos)}
+	if c.proxyTimeout.V > 0 {
+		p.Timeout = config.At(x.within(c.proxyTimeout.Pos, c.proxyTimeout.V, time.Millisecond, time.Hour), c.proxyTimeout.Pos)
+	}
+	for _, n := range c.realIP.nodes {
+		if net, ok := network(n.arg(1)); ok {
+			p.From = append(p.From, config.At(net, n.pos))
+		} else {
+			x.lost(n.stmt, quote(n.arg(1))+" is not a network; midspan knows senders of PROXY headers by their addresses")
+		}
+	}
+	if len(p.From) > 0 {
+		x.note(l.node.stmt, "%s: midspan resets who is none of `set_real_ip_from`; nginx reads a header of theirs too, and does not use it", l.node)
+	} else {
+		x.note(l.node.stmt, "%s: whoever connects can say in the header who the client is, which midspan believes (nginx, without `set_real_ip_from`, does not); write `proxy_protocol: { from: [NETWORK] }`", l.node)
+	}
+	return p
+}
+
+// access is `allow` as c has it. none: nobody may connect.
+func (x *nginx) access(c nginxSettings, pos config.Pos) (allow []config.Field[netip.Prefix], none bool) {
+	list := newAccess()
+	for _, n := range c.access.nodes {
+		nets := everywhere()
+		switch net, ok := network(n.arg(1)); {
+		case ok:
+			nets = []netip.Prefix{net}
+		case n.arg(1) == "unix:":
+			continue // midspan has no Unix sockets
+		case n.arg(1) != "all":
+			x.because(n.stmt, n.pos, n.String(), whyNginxAccess)
+			continue
+		}
+		if n.name() == "allow" {
+			list.allow(nets)
+		} else {
+			list.deny(nets)
+		}
+	}
+	nets, all := list.result()
+	switch {
+	case all:
+		return nil, false
+	case len(nets) > maxAllow:
+		x.notes.Addf(pos, "%s`allow` and `deny` are not carried over: they make more than %d networks; %s", openMark, maxAllow, whereSource)
+		return nil, false
+	}
+	return networks(nets, pos), len(nets) == 0
+}
+
+// connLimits carries over `limit_conn ZONE N`.
+func (x *nginx) connLimits(c nginxSettings, s *config.Settings) {
+	for _, n := range c.limits.nodes {
+		z := x.zones[n.arg(1)]
+		limit, err := strconv.Atoi(n.arg(2))
+		switch {
+		case c.dryRun:
+			x.needless(n.stmt, "limit_conn_dry_run only logs")
+			continue
+		case z == nil || err != nil || limit < 1:
+			x.lost(n.stmt, "its zone is not one of a client's address; write `max_connections` or `per_source` for the route")
+			continue
+		}
+		at := config.At(x.withinInt(n.pos, limit, 1, connsMax), n.pos)
+		if !z.perSource {
+			s.MaxConnections, s.WhenFull = at, config.At("reset", n.pos)
+			continue
+		}
+		s.PerSource.MaxConnections = at
+		if z.users > 1 && z.shared {
+			x.note(n.stmt, "%s: nginx counts a client's connections of all servers with that zone together, midspan for each route", n)
+		}
+	}
+}
+
+// zone is a limit_conn_zone.
+type zone struct {
+	perSource bool // by the client's address; else one for a server
+	shared    bool // the key says nothing about the server
+	users     int
+}
+
+// readZones finds the zones among ns whose key midspan can count by, and how many use each.
+func (x *nginx) readZones(ns []*node) {
+	for _, n := range ns {
+		if n.name() != "limit_conn_zone" {
+			continue
+		}
+		key := strings.NewReplacer("{", "", "}", "").Replace(n.arg(1))
+		rest := strings.NewReplacer("$binary_remote_addr", "", "$remote_addr", "").Replace(key)
+		server := strings.NewReplacer("$server_port", "", "$server_name", "", "$server_addr", "").Replace(rest)
+		name, _, _ := strings.Cut(strings.TrimPrefix(n.arg(2), "zone="), ":")
+		if server != "" || key == "" {
+			x.lost(n.stmt, "midspan counts connections of a client's address, or of a route")
+			continue
+		}
+		x.carry(n.stmt)
+		x.zones[name] = &zone{perSource: rest != key, shared: rest == ""}
+	}
+	x.countZones(ns)
+}
+
+func (x *nginx) countZones(ns []*node) {
+	for _, n := range ns {
+		if z := x.zones[n.arg(1)]; z != nil && n.name() == "limit_conn" {
+			z.users++
+		}
+		x.countZones(n.block)
+	}
+}
+
+// pathOf is a file as nginx looks it up: from the directory of the main file.
+func (x *nginx) pathOf(name string) string {
+	if dir := path.Dir(x.name); !path.IsAbs(name) && dir != "." {
+		return path.Join(dir, name)
+	}
+	return name
+}
