@@ -100,6 +100,19 @@ func testConsumerGuard(r *rig) {
 	for _, s := range []string{callerIs(linkID(2)), callerIs(linkID(3)), v1(far, front)} {
 		r.hasName(open, s, "b")
 	}
+	// A load balancer's test is no consumer's, and no reason to complain; but as a
+	// way in it does not serve.
+	probe := r.dial(at)
+	if err := probe.say(v2Raw(0x20, 0, "")); err != nil {
+		r.Fatal(err)
+	}
+	if err := probe.all().want(0, "end"); err != nil {
+		r.Errorf("a test that stays: %v", err)
+	}
+	if n := r.engine.Status().Routes[0].Counters.Ended[engine.Probe]; n != 1 {
+		r.Errorf("%d probes are counted, want 1", n)
+	}
+	r.wantReset(at, v2Raw(0x20, 0, "")+"hello", engine.UnknownConsumer)
 	want := []engine.ConsumerStatus{{Name: "one", Active: 1, Accepted: 1}, {Name: "two", Active: 1, Accepted: 1, Refused: 1}}
 	r.until("the counts of consumers", func() bool {
 		got := r.engine.Status().Consumers

@@ -134,6 +134,25 @@ func testProxySlow(r *rig) {
 	if d := time.Since(began); d > 1300*time.Millisecond {
 		r.Errorf("a header that drips was borne for %s", d)
 	}
+	// One can be ended like others, and does not hold up the end of all.
+	at = r.route(", proxy_protocol: required", backend)
+	for i := range 2 {
+		c = r.dial(at)
+		if err := c.say(v1(far, front)[:20]); err != nil {
+			r.Fatal(err)
+		}
+		r.until("it is listed as opening", func() bool {
+			all := r.engine.Conns()
+			return len(all) == 1 && all[0].State == "opening" && all[0].Client == c.local
+		})
+		if i > 0 {
+			break // it is there when the engine is closed
+		}
+		if id := r.engine.Conns()[0].ID; !r.engine.Kill(id) {
+			r.Errorf("there is no connection %s to kill", id)
+		}
+		r.endsFor(c.local, engine.Killed)
+	}
 	if n := backend.accepted.Load(); n > 0 {
 		r.Errorf("%d of them came to the server", n)
 	}

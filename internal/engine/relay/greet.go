@@ -17,6 +17,9 @@ func (l *loop) greet(p *pair) {
 	if e != 0 {
 		n = 0 // the next write finds it too, and deals with it
 	}
+	if p.call != nil {
+		p.call.tlvs = nil
+	}
 	if n == len(b) {
 		return
 	}

@@ -277,6 +277,8 @@ func (l *loop) endOpening(p *pair, rest []byte) {
 func (l *loop) openingTimer(p *pair) {
 	o := p.call.opening
 	switch {
+	case o.stage == awaitData && p.set.Guarded && p.set.consumers.find("", p.clientAddr.full().Addr()) == nil:
+		l.endProbe(p) // it could only be refused, and has asked for nothing
 	case o.stage == awaitData:
 		if l.afterHeaders(p) {
 			l.understandMore(p, o)
@@ -320,7 +322,7 @@ func (l *loop) openingEnded(p *pair) {
 			l.understandMore(p, o)
 		}
 	default:
-		l.refuse(p, badProxyHeader, fmt.Sprintf("the client has ended after %d bytes of it", len(o.buf)))
+		l.refuse(p, badProxyHeader, fmt.Sprintf("the client has ended after %d bytes of a header", len(o.buf)))
 	}
 }
 
