@@ -285,6 +285,22 @@ func TestRateRefund(t *testing.T) {
 	}
 }
 
+// TestNoRefund: who has had a server has had its token, however it ends.
+func TestNoRefund(t *testing.T) {
+	l := newLimited(t, "rate: 1/h, when_full: reset")
+	c, err := l.visit("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "PROXY TCP4 192.0.2.7 198.51.100.9 40000 1433\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the header is refused", func() bool { return l.counters().Ended[engine.ProxyNotAllowed] == 1 })
+	if in := l.crowd(5); len(in) != 0 {
+		t.Errorf("%d were let in, want none", len(in))
+	}
+}
+
 // TestPerSource: each client has limits of its own, on all loops together.
 func TestPerSource(t *testing.T) {
 	l := newLimited(t, "per_source: { max_connections: 3 }")

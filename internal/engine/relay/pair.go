@@ -426,7 +426,9 @@ func (l *loop) settle(p *pair) {
 	if p.inSources {
 		p.set.leave(p.clientAddr.addr)
 	}
-	p.set.refund(p.endedBy)
+	if p.connectTime == 0 {
+		p.set.refund(p.endedBy)
+	}
 	if !p.outside {
 		r.active.Add(-1)
 	}
