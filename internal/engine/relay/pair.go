@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"midspan/internal/engine"
 	"midspan/internal/plan"
 )
 
@@ -111,10 +110,6 @@ func (p *pair) mishap() *trouble {
 	}
 	return p.trouble
 }
-
-// resetLinger is how long a reset waits for its peer to take what was sent
-// before it; a direct connection's peer may have it in its receive queue.
-const resetLinger = 5 * time.Second
 
 // open makes a pair of an accepted connection and starts to look for a server,
 // unless there is a reason to turn it away.
@@ -325,150 +320,6 @@ func (p *pair) stateName() string {
 		return "server-closed"
 	}
 	return "open"
-}
-
-// passReset ends p because the leg `dead` was reset: the other is reset too,
-// once its peer has what was sent before.
-func (l *loop) passReset(p *pair, dead *side, why reason) {
-	other := &p.client
-	if dead == other {
-		other = &p.server
-	}
-	l.release(&p.client)
-	l.release(&p.server)
-	l.closeSide(p, dead)
-	p.endedBy = why
-	if unsent(other.fd) == 0 {
-		l.reset(p)
-		return
-	}
-	p.state = stateResetting
-	p.mishap().giveUp = l.now + resetLinger
-	l.timers.set(p, l.now+time.Millisecond)
-}
-
-// reset resets what is left of p and ends it.
-func (l *loop) reset(p *pair) {
-	for _, s := range []*side{&p.client, &p.server} {
-		if s.fd >= 0 {
-			resetOnClose(s.fd)
-			l.closeSide(p, s)
-		}
-	}
-	l.finish(p)
-}
-
-// abort resets both legs at once.
-func (l *loop) abort(p *pair, why reason) {
-	p.endedBy = why
-	if p.dial != nil {
-		l.endDial(p)
-	}
-	l.reset(p)
-}
-
-// cutDown resets the connections to endpoints that are cut off, and says how
-// many there were. Those that are being made are reset in connected.
-func (l *loop) cutDown() (n int) {
-	for p := range l.all() {
-		if p.state == stateOpen && p.to.cut.Load() {
-			l.inHand = p
-			l.abort(p, serverDown)
-			n++
-		}
-	}
-	return n
-}
-
-func (l *loop) closeSide(p *pair, s *side) {
-	if s == &p.client && l.wants(true) {
-		p.local() // while there is a socket to ask
-	}
-	l.closeLater(s.fd)
-	s.fd = -1
-}
-
-// release gives back what the flow of s has in hand.
-func (l *loop) release(s *side) {
-	if s.held != nil {
-		l.giveBuffer(s.held)
-		s.held = nil
-	}
-	if s.pipe != nil {
-		l.givePipe(s.pipe)
-		s.pipe = nil
-	}
-}
-
-// finish ends p, whose descriptors are closed.
-func (l *loop) finish(p *pair) {
-	l.release(&p.client)
-	l.release(&p.server)
-	l.settle(p)
-	l.forget(p)
-	l.e.roomMade()
-}
-
-// settle takes p, which is over, out of the books. It may be called from any
-// goroutine.
-func (l *loop) settle(p *pair) {
-	r := p.route()
-	r.shards[l.id].ended[p.endedBy].Add(1)
-	if p.endedBy != probe {
-		l.record(p, true)
-	}
-	if p.to != nil {
-		p.to.drop()
-	}
-	if p.call != nil && p.call.consumer != nil {
-		p.call.consumer.leave()
-	}
-	if p.inSources {
-		p.set.leave(p.clientAddr.addr)
-	}
-	if p.connectTime == 0 {
-		p.set.refund(p.endedBy)
-	}
-	if !p.outside {
-		r.active.Add(-1)
-	}
-	l.e.active.Add(-1)
-}
-
-// forget makes p's slot free.
-func (l *loop) forget(p *pair) {
-	l.timers.set(p, 0)
-	p.state = stateFree
-	p.gen++
-	p.to, p.trouble, p.call = nil, nil, nil
-	l.free = append(l.free, p.slot)
-}
-
-// wants tells whether records of starts, or of ends, are of use.
-func (l *loop) wants(end bool) bool {
-	h := &l.e.hooks
-	return h.Record != nil && (h.Wants == nil || h.Wants(end))
-}
-
-// record reports the start or the end of p.
-func (l *loop) record(p *pair, end bool) {
-	if !l.wants(end) {
-		return
-	}
-	r := &engine.Record{
-		Conn: p.conn(), Connect: p.connectTime,
-		TotalActive: int(l.e.active.Load()), RouteActive: int(p.route().active.Load()),
-	}
-	if t := p.trouble; t != nil {
-		r.Err, r.Retries = t.lastErr, t.retries
-	}
-	if p.to != nil {
-		r.ServerActive = int(p.to.active.Load())
-	}
-	if end {
-		r.End, r.Reason = time.Now(), reasons[p.endedBy]
-	}
-	l.e.hooks.Record(r)
 }
 
 // idleDeadline is when p is to be cut if nothing moves; 0: never.
