@@ -91,7 +91,7 @@ var Capabilities = []Capability{
 	{FeatureTLS, []Engine{Relay}, true, "`tls` and `upstream_tls`", "cannot encrypt", "write engine: relay, or take it out"},
 	{FeatureRate, []Engine{Relay}, true, "`rate`: new connections a second", "cannot make connections wait", "write engine: relay, or take it out"},
 	{FeaturePerSource, []Engine{Relay}, true, "`per_source`: limits for one client", "cannot count clients", "write engine: relay, or take it out"},
-	{FeatureReset, []Engine{Relay, NFT}, true, "`when_full: reset`: no waiting in the listen queue (nft: never)", "", ""},
+	{FeatureReset, []Engine{Relay, NFT}, true, "`when_full: reset`: nobody waits at `max_connections`", "", ""},
 	{FeatureSlowStart, []Engine{Relay}, true, "`slow_start`", "cannot change a share with time", "write engine: relay, or take it out"},
 
 	{FeatureFailover, []Engine{Relay}, false, "a connect that fails is tried at another server before the client hears of it", "", ""},

@@ -14,6 +14,7 @@ func limitCases() []testCase {
 		{"max_connections of a route", func(r *rig) {
 			testWaiting(r, "route: { listen: %q, max_connections: 2, to: %q }")
 		}},
+		{"max_connections of a route, when_full: reset", testRouteLimitReset},
 		{"max_connections of all", func(r *rig) {
 			testWaiting(r, "max_connections: 2\nroute: { listen: %q, to: %q }")
 		}},
@@ -81,6 +82,29 @@ func testWaiting(r *rig, format string) {
 	case <-time.After(patience):
 		r.Fatalf("the third connection still waits %s after there was room", time.Since(began))
 	}
+}
+
+// testRouteLimitReset has two connections where two are allowed: others are turned
+// away at once, and get in when there is room.
+func testRouteLimitReset(r *rig) {
+	backend := r.serveNames("a")[0]
+	at := r.freePort()
+	r.apply("route: { listen: %q, max_connections: 2, when_full: reset, to: %q }", at, backend.addr)
+	_, first := r.who(at)
+	r.who(at)
+	r.wantTurnedAway(at, engine.RouteLimit)
+	r.until("those turned away are in Status", func() bool {
+		c := r.engine.Status().Routes[0].Counters
+		return c.Ended[engine.RouteLimit] == turnedAwayTries && c.Accepted == 2+turnedAwayTries && c.Active == 2
+	})
+	if n := backend.accepted.Load(); n != 2 {
+		r.Errorf("%d connections came to the server, want 2", n)
+	}
+	if err := first.bye(); err != nil {
+		r.Fatal(err)
+	}
+	r.until("the engine knows of the end", func() bool { return len(r.engine.Conns()) == 1 })
+	r.who(at)
 }
 
 // asks makes a connection to a server that says its name.

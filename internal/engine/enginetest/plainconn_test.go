@@ -33,6 +33,7 @@ type conn struct {
 	info     engine.Conn // but for what is below; under e.mu
 	up, down atomic.Uint64
 	moved    atomic.Int64 // when a byte or an end last did, in Unix nanoseconds
+	tooMany  bool         // above the route's limit, where nobody waits
 	halves   atomic.Int32 // directions that have ended
 
 	give   context.CancelFunc // ends the connecting
@@ -80,7 +81,7 @@ func (e *plain) serve(l *listener, client *net.TCPConn) {
 	e.end(c, t, record)
 }
 
-// admit waits until there is room for one more.
+// admit waits until there is room for one more, if it is to.
 func (e *plain) admit(l *listener, client *net.TCPConn) *conn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -88,14 +89,15 @@ func (e *plain) admit(l *listener, client *net.TCPConn) *conn {
 		n := l.route.cfg.MaxConnections
 		return len(e.conns) >= e.limit() || n > 0 && l.route.active >= n
 	}
-	for full() && e.ctx.Err() == nil {
+	tooMany := full() && l.route.cfg.WhenFull == plan.Reset
+	for full() && !tooMany && e.ctx.Err() == nil {
 		e.room.Wait()
 	}
 	if e.ctx.Err() != nil || l.route.removed {
 		return nil
 	}
 	e.ids++
-	c := &conn{e: e, route: l.route, cfg: l.route.cfg, client: client, info: engine.Conn{
+	c := &conn{e: e, route: l.route, cfg: l.route.cfg, client: client, tooMany: tooMany, info: engine.Conn{
 		ID: fmt.Sprintf("%08x", e.ids), Route: l.route.cfg.Name, State: "connecting", Start: time.Now(),
 		Client: unmapped(client.RemoteAddr()), Listener: unmapped(client.LocalAddr()),
 	}}

@@ -43,7 +43,10 @@ func (c *conn) connect(ctx context.Context, record *engine.Record) (*target, *ne
 		conn net.Conn
 		err  error
 	}
-	if !c.allowed() {
+	switch {
+	case c.tooMany:
+		return nil, nil, engine.RouteLimit
+	case !c.allowed():
 		return nil, nil, engine.NotAllowed
 	}
 	ctx, cancel := context.WithCancel(ctx)

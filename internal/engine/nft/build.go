@@ -47,6 +47,7 @@ const (
 func chainOf(route string) string         { return "route_" + route }
 func limitOf(route string) string         { return "limit_" + route }
 func deniedBy(route string) string        { return "denied_" + route }
+func fullBy(route string) string          { return "full_" + route }
 func withoutServer(route string) string   { return "no_server_" + route }
 func allowedBy(f family, r string) string { return fmt.Sprintf("allow_%s_%s", f, r) }
 func shiftText(by int) string             { return strings.Replace(strconv.Itoa(by), "-", "down_", 1) }
@@ -209,11 +210,17 @@ func (x *part) build() {
 	head := &chain{name: chainOf(r.Name), level: levelRoute, comment: numberComment(x.number)}
 	x.allow(head, r, proto)
 	if r.MaxConnections > 0 {
-		// Without an answer the client tries again by itself: that is its place in
-		// the queue. The limit counts in its rule; so it has a chain of its own, that
-		// is not written anew when anything else changes.
+		// The limit counts in its rule; so it has a chain of its own, that is not
+		// written anew when anything else changes.
 		only := &chain{name: limitOf(r.Name)}
-		only.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
+		if r.WhenFull == plan.Reset {
+			x.count(fullBy(r.Name))
+			only.add(append([]term{limit(r.MaxConnections), countIn(fullBy(r.Name))}, refuse(proto)...)...)
+		} else {
+			// Without an answer the client tries again by itself: that is its place in
+			// the queue.
+			only.add(limit(r.MaxConnections), verdict(expr.VerdictDrop, ""))
+		}
 		x.chains = append(x.chains, only)
 		head.add(verdict(expr.VerdictJump, only.name))
 	}

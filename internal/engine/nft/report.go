@@ -183,9 +183,11 @@ func (r *route) counters(s *sum, kernel map[string]counted) engine.Counters {
 	if n := kernel[withoutServer(r.name)].packets; n > 0 {
 		c.Ended[engine.NoServer] = n
 	}
-	if n := kernel[deniedBy(r.name)].packets; n > 0 {
-		c.Ended[engine.NotAllowed] = n
-		c.Accepted += n // as the relay counts
+	for counter, why := range map[string]engine.Reason{deniedBy(r.name): engine.NotAllowed, fullBy(r.name): engine.RouteLimit} {
+		if n := kernel[counter].packets; n > 0 {
+			c.Ended[why] = n
+			c.Accepted += n // as the relay counts
+		}
 	}
 	return c
 }

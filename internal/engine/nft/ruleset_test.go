@@ -54,7 +54,7 @@ routes:
   range: {listen: [8000-8010, "10.0.0.1:9000-9001"], to: 10.1.0.1}
   shifted: {listen: 7000-7002, to: ["10.1.0.1:+1000", "10.1.0.2:-10"]}
   interface: {listen: ["%eth0:84", "10.0.0.1%eth0:85", "%eth0:86-88"], to: 10.1.0.1:84, max_connections: 100}
-  limited: {listen: 89, to: 10.1.0.1:89, allow: [10.0.0.0/24, 10.0.1.0/24, 10.0.0.9, 10.0.7.1, 192.168.0.0/16]}
+  limited: {listen: 89, to: 10.1.0.1:89, max_connections: 7, when_full: reset, allow: [10.0.0.0/24, 10.0.1.0/24, 10.0.0.9, 10.0.7.1, 192.168.0.0/16]}
   dns: {listen: 53, to: "10.1.0.1:53", mode: udp}
   nowhere: {listen: 54, to: "10.1.0.9:53", mode: udp}
 `
