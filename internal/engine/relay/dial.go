@@ -239,21 +239,21 @@ func (l *loop) failSlow(p *pair, a *attempt) {
 
 func (l *loop) failed(p *pair, c *choice, err error) {
 	p.mishap().failed = c
-	l.e.failed(p.route(), c, c.at(p.listener.port), err)
+	l.e.failed(p.route(), c.endpoint, c.server.Name, c.at(p.listener.port), err)
 }
 
 // failed counts a failed connect on its endpoint.
-func (e *Engine) failed(r *route, c *choice, to netip.AddrPort, err error) {
-	c.failures.Add(1)
-	c.failing.Store(true)
+func (e *Engine) failed(r *route, ep *endpoint, server string, to netip.AddrPort, err error) {
+	ep.failures.Add(1)
+	ep.failing.Store(true)
 	text := err.Error()
-	c.lastErr.Store(&text)
-	e.report(r, c, to, err)
+	ep.lastErr.Store(&text)
+	e.report(r, server, to, err)
 }
 
-func (e *Engine) report(r *route, c *choice, to netip.AddrPort, err error) {
+func (e *Engine) report(r *route, server string, to netip.AddrPort, err error) {
 	if e.hooks.Dial != nil {
-		e.hooks.Dial(engine.Dial{Route: r.name, Server: c.server.Name, Addr: to, Err: err})
+		e.hooks.Dial(engine.Dial{Route: r.name, Server: server, Addr: to, Err: err})
 	}
 }
 

@@ -89,9 +89,17 @@ func (l *loop) release(s *side) {
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
+	l.recordEnd(p)
 	l.settle(p)
 	l.forget(p)
 	l.e.roomMade()
+}
+
+// recordEnd reports the end of p, but not of a probe.
+func (l *loop) recordEnd(p *pair) {
+	if p.endedBy != probe {
+		l.record(p, true)
+	}
 }
 
 // settle takes p, which is over, out of the books. It may be called from any
@@ -99,9 +107,6 @@ func (l *loop) finish(p *pair) {
 func (l *loop) settle(p *pair) {
 	r := p.route()
 	r.shards[l.id].ended[p.endedBy].Add(1)
-	if p.endedBy != probe {
-		l.record(p, true)
-	}
 	if p.to != nil {
 		p.to.drop()
 	}

@@ -11,7 +11,7 @@ import (
 // not counted among the bytes of the client, but for what of it a socket does not
 // take at once, which is none: it has just been connected.
 func (l *loop) greet(p *pair) {
-	b := p.appendProxyHeader(l.scratch[:0])
+	b := p.appendProxyHeader(l.scratch[:0], p.set.SendProxy)
 	// With data in hand both go out in one segment.
 	n, e := send(p.server.fd, b, p.client.held != nil)
 	if e != 0 {
@@ -30,9 +30,9 @@ func (l *loop) greet(p *pair) {
 }
 
 // appendProxyHeader appends the header that tells a server of p's client.
-func (p *pair) appendProxyHeader(b []byte) []byte {
+func (p *pair) appendProxyHeader(b []byte, v plan.SendProxy) []byte {
 	version := 1
-	if p.set.SendProxy == plan.SendV2 {
+	if v == plan.SendV2 {
 		version = 2
 	}
 	if p.call == nil {

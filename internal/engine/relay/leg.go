@@ -25,7 +25,7 @@ type leg struct {
 
 // wire is the TCP connection of a leg, as crypto/tls sees it.
 type wire struct {
-	*net.TCPConn
+	tcp   *net.TCPConn
 	raw   syscall.RawConn
 	held  []byte // read by the loop; Read has it first
 	first byte   // the first byte that came, if any did
@@ -66,7 +66,7 @@ func newLeg(c *net.TCPConn, held []byte) (*leg, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &leg{wire: wire{TCPConn: c, raw: raw, held: held}}
+	g := &leg{wire: wire{tcp: c, raw: raw, held: held}}
 	w := &g.wire
 	w.try = func(fd uintptr) bool {
 		w.n, w.e = receive(int32(fd), w.b)
@@ -101,7 +101,7 @@ func (w *wire) Read(b []byte) (n int, err error) {
 	case w.noWait:
 		n, err = w.readNow(b)
 	default:
-		n, err = w.TCPConn.Read(b)
+		n, err = w.tcp.Read(b)
 	}
 	if n > 0 && !w.got {
 		w.got, w.first = true, b[0]
@@ -141,6 +141,24 @@ func (w *wire) wait() error {
 	return nil
 }
 
+// Write implements net.Conn.
+func (w *wire) Write(b []byte) (int, error) { return w.tcp.Write(b) }
+
+// Close implements net.Conn.
+func (w *wire) Close() error { return w.tcp.Close() }
+
+// LocalAddr implements net.Conn.
+func (w *wire) LocalAddr() net.Addr { return w.tcp.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (w *wire) RemoteAddr() net.Addr { return w.tcp.RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (w *wire) SetDeadline(t time.Time) error { return w.tcp.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (w *wire) SetReadDeadline(t time.Time) error { return w.tcp.SetReadDeadline(t) }
+
 // SetWriteDeadline does nothing: crypto/tls would give up close_notify after five
 // seconds in which a slow reader takes nothing, and cut off a whole transfer.
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
@@ -164,16 +182,13 @@ func (g *leg) Read(b []byte) (int, error) {
 // Write implements net.Conn.
 func (g *leg) Write(b []byte) (int, error) {
 	if g.tls == nil {
-		return g.TCPConn.Write(b)
+		return g.tcp.Write(b)
 	}
 	return g.tls.Write(b)
 }
 
-// SetDeadline implements net.Conn.
-func (g *leg) SetDeadline(t time.Time) error { return g.TCPConn.SetDeadline(t) }
-
 // SetWriteDeadline implements net.Conn.
-func (g *leg) SetWriteDeadline(t time.Time) error { return g.TCPConn.SetWriteDeadline(t) }
+func (g *leg) SetWriteDeadline(t time.Time) error { return g.tcp.SetWriteDeadline(t) }
 
 // CloseWrite ends the flow to the peer: with close_notify in TLS, and then in
 // TCP too, for peers that wait for that.
@@ -183,7 +198,7 @@ func (g *leg) CloseWrite() error {
 			return err
 		}
 	}
-	return g.TCPConn.CloseWrite()
+	return g.tcp.CloseWrite()
 }
 
 // lastWords is how long close_notify may take when a connection is closed.
@@ -192,17 +207,17 @@ const lastWords = time.Second
 // Close implements net.Conn.
 func (g *leg) Close() error {
 	if g.tls != nil {
-		if err := g.TCPConn.SetWriteDeadline(time.Now().Add(lastWords)); err == nil {
+		if err := g.tcp.SetWriteDeadline(time.Now().Add(lastWords)); err == nil {
 			_ = g.tls.CloseWrite() // the TCP connection is closed in any case
 		}
 	}
-	return g.TCPConn.Close()
+	return g.tcp.Close()
 }
 
 // reset closes the connection with a reset.
 func (g *leg) reset() {
-	_ = g.SetLinger(0) // fails where it is closed already
-	_ = g.TCPConn.Close()
+	_ = g.tcp.SetLinger(0) // fails where it is closed already
+	_ = g.tcp.Close()
 }
 
 // unsent is what the peer has not acknowledged, in bytes; 0 too when the

@@ -274,7 +274,7 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 	// A connection that was there already says nothing of the server's state now.
 	if !a.warm && p.to.failing.CompareAndSwap(true, false) {
 		p.to.lastErr.Store(nil)
-		l.e.report(p.route(), p.to, p.to.at(p.listener.port), nil)
+		l.e.report(p.route(), p.to.server.Name, p.to.at(p.listener.port), nil)
 	}
 	p.lastMove = l.now
 	l.record(p, false)

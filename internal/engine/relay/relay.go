@@ -309,7 +309,7 @@ func (e *Engine) setRoutes(p *plan.Plan, tls map[string]certs.Route) map[string]
 	}
 	for _, r := range e.routes {
 		if old[r.name] != nil {
-			r.removed.Store(true)
+			r.remove()
 			if r.active.Load() > 0 {
 				next = append(next, r)
 			}
@@ -333,6 +333,9 @@ func (e *Engine) cutDown(routes map[string]*route) {
 	for _, l := range e.loops {
 		l.call(func() { n += l.cutDown() })
 		n += l.endSessions(serverDown, func(p *pair) bool { return p.to != nil && p.to.cut.Load() })
+	}
+	for _, r := range routes {
+		n += r.cutHTTP()
 	}
 	if n > 0 {
 		e.log.Info("connections to servers that are down were cut", "connections", n)
@@ -461,6 +464,9 @@ func (e *Engine) Close() error {
 	}
 	e.certs.Close()
 	e.mu.Lock()
+	for _, r := range e.routes {
+		r.remove()
+	}
 	defer e.mu.Unlock()
 	for _, l := range e.loops {
 		l.closeFDs()

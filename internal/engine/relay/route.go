@@ -26,6 +26,8 @@ type route struct {
 
 	mu        sync.Mutex
 	endpoints map[endpointKey]*endpoint
+	web       *proxy // mode http; nil: none yet
+	ends      map[target]*webEndpoint
 	loads     map[string]*atomic.Int64  // connections by server
 	turns     map[string]*atomic.Uint64 // of the balancing of each group, by Match
 	sources   *sources                  // clients by address; nil: they have never been counted
@@ -44,6 +46,9 @@ type settings struct {
 	wild      []wildGroup        // patterns, the longest first
 	consumers *consumers
 	tls       certs.Route // with clients, with servers
+	how       *how
+	web       *proxy                     // mode http; else nil
+	ends      map[*endpoint]*webEndpoint // likewise; without those whose port is the listener's
 
 	reads      bool // connections have an opening, see opening
 	asksWho    bool // who calls decides something, see admit
@@ -76,6 +81,7 @@ type endpoint struct {
 	wasDown  bool        // when last seen; route.mu guards it
 	cut      atomic.Bool // not up, or gone from the plan, and the route says on_down: cut
 	lastErr  atomic.Pointer[string]
+	open     httpServers // mode http
 }
 
 // counters are written by one loop and read by any goroutine. The padding
@@ -140,7 +146,30 @@ func (r *route) update(p *plan.Route, who *consumers, tls certs.Route, now time.
 	}
 	set.setGroups(r, up)
 	set.setLimits(r.set.Load(), now)
+	set.setHow(r.set.Load())
+	r.setWeb(set, up)
 	r.set.Store(set)
+}
+
+// remove takes r out of the plan: it stays while it has connections.
+func (r *route) remove() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removed.Store(true)
+	r.retireWeb()
+}
+
+// cutHTTP resets the connections of mode http to endpoints that are cut off, and
+// says how many there were.
+func (r *route) cutHTTP() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ep := range r.endpoints {
+		if ep.cut.Load() {
+			n += ep.open.cut()
+		}
+	}
+	return n
 }
 
 // mustCut tells whether there are connections to an endpoint that is cut off.

@@ -40,6 +40,9 @@ type session struct {
 	clients *leg       // nil before run
 	servers *leg       // mode tcp: of the server
 	timer   *time.Timer
+
+	requests int                         // mode http: how many there were
+	using    atomic.Pointer[webEndpoint] // mode http: who had the last one
 }
 
 // sessions are those of a loop.
@@ -117,7 +120,11 @@ func (s *session) run(fd int32) {
 	if !s.begin(fd) {
 		return
 	}
-	s.carry()
+	if s.p.set.web != nil {
+		s.serveHTTP()
+	} else {
+		s.carry()
+	}
 }
 
 // begin makes the client's leg.
@@ -184,12 +191,15 @@ func (s *session) finish() {
 	if !s.over {
 		for _, g := range []*leg{s.clients, s.servers} {
 			if g != nil {
-				_ = g.TCPConn.Close()
+				_ = g.tcp.Close()
 			}
 		}
 	}
 	s.over = true
 	s.sync()
+	if s.requests == 0 { // else each has its own record
+		s.l.recordEnd(&s.p)
+	}
 	s.l.settle(&s.p)
 	s.mu.Unlock()
 	s.l.e.roomMade()
@@ -220,6 +230,9 @@ func (s *session) conn() engine.Conn {
 	s.sync()
 	c := s.p.conn()
 	c.Idle = s.now() - s.p.lastMove
+	if u := s.using.Load(); u != nil {
+		c.Server, c.Endpoint = u.server, u.to
+	}
 	switch {
 	case s.lost != nil:
 		c.State = "resetting"
@@ -235,6 +248,9 @@ func (s *session) conn() engine.Conn {
 
 // moved counts bytes that came from the client (up), or went to it.
 func (s *session) moved(up bool, n int) {
+	if n == 0 {
+		return
+	}
 	s.lastMove.Store(int64(s.now()))
 	if up {
 		s.up.Add(uint64(n))

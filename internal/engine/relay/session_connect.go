@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"midspan/internal/certs"
 	"midspan/internal/plan"
 )
 
@@ -109,7 +112,9 @@ func (f *find) attempt(ctx context.Context, c *choice) {
 		}
 	}()
 	defer f.s.guard()
-	a.leg, a.err = f.s.connect(ctx, f.s.p.set, c)
+	if a.leg, a.err = f.s.connect(ctx, f.s.p.set.target(c, f.s.p.listener.port)); a.err != nil {
+		c.drop()
+	}
 }
 
 // errDefect stands for a panic.
@@ -179,44 +184,80 @@ func (s *session) connected(a attempted, took time.Duration) {
 	s.arm()
 }
 
-// connect opens a connection to c, which the caller has taken, with what the
-// route sends first: the PROXY header, and the TLS handshake. The error is in
-// words that can follow the server's name; it is counted, and c dropped.
-func (s *session) connect(ctx context.Context, set *settings, c *choice) (*leg, error) {
-	to := c.at(s.p.listener.port)
+// target is an address of a server and how connections to it are made. It is a
+// value: connections to equal ones are alike.
+type target struct {
+	*endpoint
+	load         *atomic.Int64 // of the server
+	server, host string
+	to           netip.AddrPort
+	how          *how
+}
+
+// how a route connects to its servers. One pointer stands for it as long as it
+// stays the same.
+type how struct {
+	route     *route
+	options   sockOptions
+	sendProxy plan.SendProxy
+	tls       *certs.Servers
+	protocol  string // for TLS; "": the client's
+	timeout   time.Duration
+}
+
+// setHow gives s, which is about to replace old, its how.
+func (s *settings) setHow(old *settings) {
+	h := how{s.owner, s.options, s.SendProxy, s.tls.Servers, "", s.ConnectTimeout.D()}
+	if s.HTTP != nil {
+		if h.protocol = "http/1.1"; s.HTTP.H2 {
+			h.protocol = "h2"
+		}
+	}
+	if s.how = &h; old != nil && *old.how == h {
+		s.how = old.how
+	}
+}
+
+func (s *settings) target(c *choice, listen uint16) target {
+	return target{c.endpoint, c.load, c.server.Name, c.server.Host, c.at(listen), s.how}
+}
+
+// connect opens a connection to t for s, with what the route sends first: the
+// PROXY header, and the TLS handshake. The error is in words that can follow the
+// server's name, and it is counted.
+func (s *session) connect(ctx context.Context, t target) (*leg, error) {
 	began := time.Now()
-	g, err := s.dial(ctx, set, c, to)
+	g, err := s.dial(ctx, t)
 	e := s.l.e
 	switch {
 	case err == nil:
-		c.connects.Add(1)
-		if c.failing.CompareAndSwap(true, false) {
-			c.lastErr.Store(nil)
-			e.report(set.owner, c, to, nil)
+		t.connects.Add(1)
+		if t.failing.CompareAndSwap(true, false) {
+			t.lastErr.Store(nil)
+			e.report(t.how.route, t.server, t.to, nil)
 		}
 		return g, nil
-	case ctx.Err() != nil:
-		// Given up: no fault of the server's, if it had not much time.
+	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
 		took := time.Since(began)
 		err = fmt.Errorf("no answer to a connect in %s", took.Round(time.Millisecond))
-		if took >= initialRTO || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			e.failed(set.owner, c, to, err)
+		if took < initialRTO && errors.Is(ctx.Err(), context.Canceled) {
+			return nil, err // given up: no fault of the server's, which had not much time
 		}
-	case !isShortage(err):
-		e.failed(set.owner, c, to, err)
+	case isShortage(err):
+		return nil, err
 	}
-	c.drop()
+	e.failed(t.how.route, t.endpoint, t.server, t.to, err)
 	return nil, err
 }
 
-func (s *session) dial(ctx context.Context, set *settings, c *choice, to netip.AddrPort) (*leg, error) {
-	if s.l.e.own.Load().circle(set.owner, to) {
+func (s *session) dial(ctx context.Context, t target) (*leg, error) {
+	if s.l.e.own.Load().circle(t.how.route, t.to) {
 		return nil, errCircle
 	}
 	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		return raw.Control(func(fd uintptr) { set.options.apply(int(fd)) })
+		return raw.Control(func(fd uintptr) { t.how.options.apply(int(fd)) })
 	}}
-	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, t.to)
 	if err != nil {
 		var e syscall.Errno
 		if errors.As(err, &e) {
@@ -226,7 +267,7 @@ func (s *session) dial(ctx context.Context, set *settings, c *choice, to netip.A
 	}
 	g, err := newLeg(conn, nil)
 	if err == nil {
-		err = s.greet(ctx, set, c, g)
+		err = s.greet(ctx, t, g)
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -236,25 +277,32 @@ func (s *session) dial(ctx context.Context, set *settings, c *choice, to netip.A
 }
 
 // greet makes g ready for the client's bytes.
-func (s *session) greet(ctx context.Context, set *settings, c *choice, g *leg) error {
-	deadline, _ := ctx.Deadline()
-	_ = g.TCPConn.SetDeadline(deadline) // of an open connection
-	if set.SendProxy != plan.SendNone {
-		if _, err := g.TCPConn.Write(s.p.appendProxyHeader(nil)); err != nil {
+func (s *session) greet(ctx context.Context, t target, g *leg) error {
+	if v := t.how.sendProxy; v != plan.SendNone {
+		if _, err := g.tcp.Write(s.p.appendProxyHeader(nil, v)); err != nil {
 			return err
 		}
 	}
-	if set.tls.Servers == nil {
-		return g.TCPConn.SetDeadline(time.Time{})
+	if t.how.tls == nil {
+		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = g.TCPConn.SetDeadline(past) })
-	g.tls = tls.Client(&g.wire, set.tls.Servers.Config(c.server.Host, s.protocols...))
+	stop := context.AfterFunc(ctx, func() { _ = g.tcp.SetDeadline(past) })
+	protocols := s.protocols
+	if t.how.protocol != "" {
+		protocols = []string{t.how.protocol}
+	}
+	g.tls = tls.Client(&g.wire, t.how.tls.Config(t.host, protocols...))
 	err := g.tls.Handshake()
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return err
+	case err != nil:
 		return errors.New("TLS: " + tlsText(err))
+	case t.how.protocol == "h2" && g.tls.ConnectionState().NegotiatedProtocol != "h2":
+		return errors.New("TLS: the server does not offer h2 by ALPN")
 	}
-	return g.TCPConn.SetDeadline(time.Time{})
+	return nil
 }

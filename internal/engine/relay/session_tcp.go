@@ -42,7 +42,7 @@ func (s *session) shakeHands() bool {
 		return true
 	}
 	g := s.clients
-	_ = g.TCPConn.SetDeadline(time.Now().Add(handshakeTime)) // of an open connection
+	_ = g.tcp.SetDeadline(time.Now().Add(handshakeTime)) // of an open connection
 	g.tls = tls.Server(&g.wire, front.Config())
 	err := g.tls.Handshake()
 	s.sawName(g.serverName)
@@ -53,7 +53,7 @@ func (s *session) shakeHands() bool {
 	if p := g.tls.ConnectionState().NegotiatedProtocol; p != "" {
 		s.protocols = []string{p}
 	}
-	return g.TCPConn.SetDeadline(time.Time{}) == nil
+	return g.tcp.SetDeadline(time.Time{}) == nil
 }
 
 // refuse ends the session because of a TLS handshake that failed.
@@ -100,8 +100,8 @@ func (s *session) sawName(name string) {
 
 // part ends the flow to a client, and throws away what it still says.
 func (s *session) part(g *leg) {
-	if g.TCPConn.CloseWrite() == nil && g.TCPConn.SetReadDeadline(time.Now().Add(partLinger)) == nil {
-		_, _ = io.CopyN(io.Discard, g.TCPConn, 1<<20)
+	if g.tcp.CloseWrite() == nil && g.tcp.SetReadDeadline(time.Now().Add(partLinger)) == nil {
+		_, _ = io.CopyN(io.Discard, g.tcp, 1<<20)
 	}
 }
 
