@@ -8,8 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -31,6 +31,9 @@ func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 // then be told from that of clients and servers.
 const childTarget = "MIDSPAN_TEST_RELAY_TO"
 
+// childSettings are added to the child's route.
+const childSettings = "MIDSPAN_TEST_RELAY_SETTINGS"
+
 // childLimit is how many descriptors the child may have.
 const childLimit = "MIDSPAN_TEST_RELAY_NOFILE"
 
@@ -45,7 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(netns.Alone(m.Run))
 }
 
-// child forwards to a target, says where it listens, and ends with its input.
+// child forwards to a target, says where it listens, and ends with its input. For
+// each line of that it tidies its memory up, as the daemon does after a reload.
 func child(to string) error {
 	if n, err := strconv.ParseUint(os.Getenv(childLimit), 10, 64); err == nil {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
@@ -62,7 +66,7 @@ func child(to string) error {
 		return err
 	}
 	defer e.Close()
-	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q}}", addr, to))
+	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q %s}}", addr, to, os.Getenv(childSettings)))
 	if err != nil {
 		return err
 	}
@@ -70,8 +74,12 @@ func child(to string) error {
 		return err
 	}
 	fmt.Println(addr)
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("tidy") {
+		for range 4 {
+			debug.FreeOSMemory()
+		}
+	}
+	return nil
 }
 
 func planFor(text string) (*plan.Plan, error) {
@@ -89,31 +97,8 @@ func planFor(text string) (*plan.Plan, error) {
 // startChild starts an engine in a process of its own.
 func startChild(t *testing.T, to string) (pid int, addr string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childTarget+"="+to)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the engine's process: %v", err)
-		}
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cmd.Process.Pid, strings.TrimSpace(line)
+	pid, addr, _ = startTidyChild(t, to)
+	return pid, addr
 }
 
 // residentKiB is VmRSS of a process, in KiB.
