@@ -31,7 +31,7 @@ engine            : plan
 certs             : plan
 plan              : config
 foreign           : config
-health            : plan proxyproto
+health            : plan proxyproto certs
 accesslog         : plan engine
 engine/relay      : config plan engine host proxyproto clienthello certs web
 engine/nft        : config plan engine host conntrack

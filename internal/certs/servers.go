@@ -2,6 +2,7 @@ package certs
 
 import (
 	"crypto/tls"
+	"fmt"
 	"sync/atomic"
 
 	"midspan/internal/plan"
@@ -62,6 +63,17 @@ func (s *Servers) reread() made {
 }
 
 func (s *Servers) appendTo(all []Shown) []Shown { return s.files.appendTo(all) }
+
+// Read is what want asks for, of its files as they are now: for connections that
+// belong to no route's traffic. Nobody watches the files. The error names the one
+// that is wrong.
+func Read(want plan.UpstreamTLS) (*tls.Config, error) {
+	m := readServers("", want)
+	if len(m.problems) > 0 {
+		return nil, fmt.Errorf("%s: %s", m.problems[0].File, m.problems[0].Text)
+	}
+	return m.config, nil
+}
 
 // readServers reads the files of want.
 func readServers(route string, want plan.UpstreamTLS) made {

@@ -33,9 +33,10 @@ const (
 // wire is the probe over real connections.
 type wire struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	tls  tlsConfigs
 }
 
-func (w wire) probe(ctx context.Context, t Target) (time.Duration, error) {
+func (w *wire) probe(ctx context.Context, t Target) (time.Duration, error) {
 	addr := t.Addr
 	if t.Check.Port != 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), t.Check.Port)
@@ -55,12 +56,9 @@ func (w wire) probe(ctx context.Context, t Target) (time.Duration, error) {
 	defer hangUp()
 
 	l := &line{Conn: conn, target: t}
-	err = l.ask()
+	err = l.ask(&w.tls)
 	latency := time.Since(began)
 	l.leave(ctx)
-	if ownShortage(err) {
-		return 0, fmt.Errorf("%s: %w", t.Check.Kind, err)
-	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %s", t.Check.Kind, words(err, latency))
 	}
@@ -76,15 +74,15 @@ type line struct {
 
 // ask holds the conversation that the check's kind is. The error is nil if what
 // the server says means that it can be used.
-func (l *line) ask() error {
+func (l *line) ask(configs *tlsConfigs) error {
 	c := l.target.Check
 	if err := l.introduce(c.SendProxy); err != nil {
 		return err
 	}
 	if c.Kind == plan.CheckTLS || c.TLS.On {
-		conf, err := tlsConfig(l.target)
+		config, err := configs.forTarget(l.target)
 		if err == nil {
-			err = l.encrypt(conf)
+			err = l.encrypt(config)
 		}
 		if err != nil || c.Kind == plan.CheckTLS {
 			return err

@@ -86,7 +86,7 @@ func drip(text string) func(net.Conn) {
 func probeOnce(a netip.AddrPort, c plan.Check, timeout time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return wire{dial: new(net.Dialer).DialContext}.probe(ctx, Target{Addr: a, Check: c, Host: "web.example"})
+	return (&wire{dial: new(net.Dialer).DialContext}).probe(ctx, Target{Addr: a, Check: c, Host: "web.example"})
 }
 
 func TestWireHTTP(t *testing.T) {
@@ -207,7 +207,7 @@ func TestWireTCP(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := wire{dial: dial}.probe(ctx, tested)
+		_, err := (&wire{dial: dial}).probe(ctx, tested)
 		if err == nil || !strings.HasPrefix(err.Error(), "connect: no answer in ") {
 			t.Errorf("error is %v", err)
 		}

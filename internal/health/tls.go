@@ -2,61 +2,69 @@ package health
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
+	"sync"
+	"time"
 
+	"midspan/internal/certs"
 	"midspan/internal/plan"
 )
 
-// tlsConfig is how a test speaks TLS: as the route does, where it encrypts what
-// it sends to servers; else with anything that calls itself a server of TLS,
-// because whether a certificate is good is then between client and server.
-//
-// Files are read anew for each test, so that the test sees what is in them now.
-func tlsConfig(t Target) (*tls.Config, error) {
-	u := t.Check.TLS
-	c := &tls.Config{ServerName: tlsName(t), MinVersion: tls.VersionTLS10, InsecureSkipVerify: !u.On || u.Insecure}
-	if !u.On {
-		return c, nil
-	}
-	c.MinVersion = tls.VersionTLS12
-	if u.Min == "1.3" {
-		c.MinVersion = tls.VersionTLS13
-	}
-	if u.CA != "" {
-		pem, err := os.ReadFile(u.CA)
-		if err != nil {
-			return nil, withPath(err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate", u.CA)
-		}
-	}
-	if u.Cert != "" {
-		key := u.Key
-		if key == "" {
-			key = u.Cert
-		}
-		own, err := tls.LoadX509KeyPair(u.Cert, key)
-		if err != nil {
-			return nil, withPath(err)
-		}
-		c.Certificates = []tls.Certificate{own}
-	}
-	return c, nil
+// tlsConfigs are the settings of routes that encrypt what they send to servers.
+type tlsConfigs struct {
+	mu  sync.Mutex
+	all map[plan.UpstreamTLS]tlsRead
 }
 
-// withPath keeps words from making a mere errno of an error that names a file.
-func withPath(err error) error {
-	if ownShortage(err) {
-		return err
+// tlsRead is what was made of files, and when.
+type tlsRead struct {
+	config *tls.Config
+	at     time.Time
+}
+
+// readAgain is how long what files say is used before they are looked at anew.
+const readAgain = 10 * time.Second
+
+// get is what u says. As on the data path, files that have come to be wrong
+// change nothing: what they said before stays in force.
+func (c *tlsConfigs) get(u plan.UpstreamTLS) (*tls.Config, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, found := c.all[u]
+	if found && time.Since(known.at) < readAgain {
+		return known.config, nil
 	}
-	return errors.New(err.Error())
+	config, err := certs.Read(u)
+	switch {
+	case err != nil && !found:
+		return nil, err
+	case err != nil:
+		config = known.config
+	case !found && c.all == nil:
+		c.all = map[plan.UpstreamTLS]tlsRead{}
+	}
+	c.all[u] = tlsRead{config, time.Now()}
+	return config, nil
+}
+
+// forTarget is how a test speaks TLS: as the route does, where that encrypts;
+// else with anything that calls itself a server of TLS, because whether a
+// certificate is good is then between client and server.
+func (c *tlsConfigs) forTarget(t Target) (*tls.Config, error) {
+	if !t.Check.TLS.On {
+		return &tls.Config{ServerName: tlsName(t), MinVersion: tls.VersionTLS10, InsecureSkipVerify: true}, nil
+	}
+	config, err := c.get(t.Check.TLS)
+	if err != nil {
+		return nil, err
+	}
+	config = config.Clone()
+	config.ServerName = tlsName(t)
+	config.ClientSessionCache = nil // a session that goes on shows no certificate
+	return config, nil
 }
 
 // tlsName is the name that is asked for, and that the certificate must have.
@@ -73,7 +81,7 @@ func tlsName(t Target) string {
 // encrypt does a whole TLS handshake (RFC 8446, RFC 5246) as a client.
 func (l *line) encrypt(c *tls.Config) error {
 	asked := false
-	if len(c.Certificates) == 0 {
+	if c.GetClientCertificate == nil {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			asked = true
 			return &tls.Certificate{}, nil

@@ -143,8 +143,11 @@ func (b *builder) check(c *config.Route, r *Route) Check {
 	}
 	b.checkFits(c, r, k)
 	if k.Kind != CheckOff && k.Port == 0 {
-		if r.SendProxy != SendNone {
+		switch {
+		case r.SendProxy != SendNone:
 			k.SendProxy = r.SendProxy
+		case r.Proxy.Mode == ProxyPassed:
+			k.SendProxy = SendV2 // the server waits for the headers of clients
 		}
 		if k.Kind != CheckTCP {
 			k.TLS = r.UpstreamTLS

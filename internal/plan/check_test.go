@@ -45,6 +45,32 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// TestCheckAsTheRoute: a test does on its connection what the route does on its,
+// unless it has a port of its own.
+func TestCheckAsTheRoute(t *testing.T) {
+	tls := UpstreamTLS{On: true, Name: "x", Min: "1.2"}
+	for _, c := range []struct {
+		route string
+		proxy SendProxy
+		tls   UpstreamTLS
+	}{
+		{"check: redis", "", UpstreamTLS{}},
+		{"check: redis, send_proxy: v2, upstream_tls: {name: x}", SendV2, tls},
+		{"check: redis, proxy_protocol: pass", SendV2, UpstreamTLS{}},
+		{"check: redis, proxy_protocol: required", "", UpstreamTLS{}},
+		{"check: {http: /}, send_proxy: v1, upstream_tls: {name: x}", SendV1, tls},
+		{"check: tls, upstream_tls: {name: x}", "", tls},
+		{"check: tcp, send_proxy: v2, upstream_tls: {name: x}", SendV2, UpstreamTLS{}},
+		{"check: off, send_proxy: v2, upstream_tls: {name: x}", "", UpstreamTLS{}},
+		{"check: {http: /, port: 81}, send_proxy: v2, upstream_tls: {name: x}", "", UpstreamTLS{}},
+	} {
+		got := mustNew(t, "routes:\n  a: {listen: 80, to: \"h:80\", "+c.route+"}\n").Routes[0].Check
+		if got.SendProxy != c.proxy || got.TLS != c.tls {
+			t.Errorf("%s: %q, %+v; want %q, %+v", c.route, got.SendProxy, got.TLS, c.proxy, c.tls)
+		}
+	}
+}
+
 func TestStatusSet(t *testing.T) {
 	var zero StatusSet
 	if zero.String() != "200-399" || zero.Has(199) || !zero.Has(200) || !zero.Has(399) || zero.Has(400) {
