@@ -3,7 +3,6 @@ package web
 import (
 	"errors"
 	"io"
-	"net/http"
 	"os"
 	"time"
 
@@ -29,7 +28,7 @@ func (c *conn) exchange(end int) (again bool) {
 	} else {
 		c.forward(x)
 	}
-	unread := x.req.Body != h1.None && x.head == end
+	unread := x.req.Body != h1.None && x.head == end // nothing of it was sent
 	if x.upload != nil {
 		unread = !x.upload.complete
 	}
@@ -71,6 +70,9 @@ func upgradable(h *h1.Head) bool {
 // anything of a response came.
 var errStale = errors.New("the kept connection was closed")
 
+// errDead says that a kept connection was found closed before anything was sent.
+var errDead = errors.New("the kept connection is closed")
+
 // forward gets a response and sends it.
 func (c *conn) forward(x *exchange) {
 	kept := true
@@ -83,11 +85,14 @@ func (c *conn) forward(x *exchange) {
 		err := c.try(up, x)
 		c.up.Store(nil)
 		up.ep.Done()
-		if err != errStale {
+		switch err {
+		case errDead: // nothing was sent; the next one may be alive
+		case errStale:
+			kept = false
+			x.Retries++
+		default:
 			return
 		}
-		kept = false
-		x.Retries++
 	}
 }
 
@@ -132,10 +137,7 @@ func (c *conn) connect(x *exchange, kept bool) *upstream {
 func (c *conn) kept(ep Endpoint, private bool, now time.Time) *upstream {
 	if up := c.own[ep]; up != nil {
 		delete(c.own, ep)
-		if up.alive() {
-			return up
-		}
-		up.Close()
+		return up
 	}
 	if private {
 		return nil
@@ -161,6 +163,11 @@ func (c *conn) try(up *upstream, x *exchange) error {
 	err := c.send(up, x)
 	if err == nil {
 		err = c.respond(up, x)
+	}
+	if err == errDead {
+		up.Close()
+		c.watch.end(c)
+		return err
 	}
 	if err != nil && up.used && c.repeatable(x) && staleError(err) {
 		up.Close()
@@ -200,246 +207,72 @@ func (e *legError) Unwrap() error { return e.error }
 // missing of the body is then sent by an upload.
 func (c *conn) send(up *upstream, x *exchange) error {
 	x.out = c.appendRequest(x.out[:0], x, x.Server)
-	rest := x.in[x.head:]
-	whole := true
-	switch x.req.Body {
-	case h1.Length:
-		n := min(int64(len(rest)), x.req.Length)
-		x.head += int(n)
-		x.BytesUp = n
-		x.out = append(x.out, rest[:n]...)
-		if whole = n == x.req.Length; !whole {
-			x.upload = newUpload(c, up, x, x.req.Length-n)
-		}
-	case h1.Chunked:
-		u := newUpload(c, up, x, 0)
-		_, n, err := pass(&u.chunks, rest, false)
-		if err != nil {
-			return &legError{err, false}
-		}
-		x.head += n
-		x.BytesUp = int64(n)
-		x.out = append(x.out, rest[:n]...)
-		if whole = u.chunks.Done(); !whole {
-			x.upload = u
-		}
+	whole, err := c.appendBody(up, x)
+	if err != nil {
+		return asLeg(err, false)
 	}
-	if whole {
-		c.watch.begin(x.Start)
-		if t := x.rules.responseTimeout; t > 0 {
-			up.SetReadDeadline(time.Now().Add(t))
-		}
+	if !whole {
+		return c.sendPart(up, x)
 	}
-	_, err := up.Write(x.out)
-	if err == nil && !whole {
-		c.setDeadline(time.Time{})
-		go x.upload.run()
-	} else if !whole {
-		close(x.upload.done)
+	c.watch.begin(x.Start)
+	if t := x.rules.responseTimeout; t > 0 {
+		up.SetReadDeadline(time.Now().Add(t))
+	}
+	if !up.used || up.tcp == nil {
+		if up.used && !up.alive() {
+			return errDead
+		}
+		_, err := up.Write(x.out)
+		return asLeg(err, true)
+	}
+	n, err := up.ask(x.out, x.sb[:cap(x.sb)])
+	x.sb, x.got = x.sb[:n], n > 0
+	if err == nil || err == errDead {
+		return err
 	}
 	return asLeg(err, true)
 }
 
-// respond reads the response and sends it to the client. A nil error means that
-// it was sent whole.
-func (c *conn) respond(up *upstream, x *exchange) error {
-	for {
-		end, err := c.responseHead(up, x)
-		if err != nil {
-			return err
-		}
-		if err := x.resp.Parse(x.sb[:end], string(x.req.Method) == http.MethodHead); err != nil {
-			return err
-		}
-		switch s := x.resp.Status; {
-		case s == http.StatusSwitchingProtocols && x.upgrade:
-			x.Status, x.Wait = s, time.Since(x.Start)
-			return c.tunnel(up, x, x.sb[end:])
-		case s == http.StatusSwitchingProtocols:
-			return errSwitched
-		case s >= 200:
-			x.Status, x.Wait = s, time.Since(x.Start)
-			if x.rules.responseTimeout > 0 {
-				c.clearDeadline(up, x)
-			}
-			return c.final(up, x, x.sb[end:])
-		case !x.req.Old: // HTTP/1.0 knows nothing of interim responses
-			x.out = c.appendResponse(x.out[:0], x, false)
-			if _, err := c.Write(x.out); err != nil {
-				return &legError{err, false}
-			}
-		}
-		x.sb = x.sb[:copy(x.sb, x.sb[end:])]
-	}
-}
-
-var errSwitched = &h1.Error{Status: 502, Text: "the server switched protocols, and nobody asked it to"}
-
-// clearDeadline takes the response timeout away. An upload that is still running
-// would set it when it ends.
-func (c *conn) clearDeadline(up *upstream, x *exchange) {
-	if u := x.upload; u != nil {
-		u.answered()
-	}
-	up.SetReadDeadline(time.Time{})
-}
-
-// responseHead reads until there is a whole head at the beginning of x.sb.
-func (c *conn) responseHead(up *upstream, x *exchange) (end int, err error) {
-	for next := 0; ; {
-		if end, next, err = h1.End(x.sb, next); err != nil {
-			return 0, err
-		}
-		if end > x.rules.MaxHeader || end == 0 && len(x.sb) >= x.rules.MaxHeader {
-			return 0, h1.ErrTooLarge
-		}
-		if end > 0 {
-			return end, nil
-		}
-		if len(x.sb) == cap(x.sb) {
-			x.sb = append(make([]byte, 0, 2*cap(x.sb)), x.sb...)
-		}
-		n, err := up.Read(x.sb[len(x.sb):cap(x.sb)])
-		if n == 0 {
-			return 0, &legError{orEOF(err), true}
-		}
-		x.sb, x.got = x.sb[:len(x.sb)+n], true
-	}
-}
-
-// final sends a final response: its head, with what has come of the body, then
-// the rest.
-func (c *conn) final(up *upstream, x *exchange, body []byte) error {
-	r := &x.resp
-	c.learn(up, r)
-	if r.Body == h1.UntilClose || r.Body == h1.Chunked && x.req.Old || c.p.draining.Load() || x.upload != nil && !x.upload.read.Load() {
-		x.closing = true
-	}
-	x.out = c.appendResponse(x.out[:0], x, x.closing)
-	switch r.Body {
+// appendBody adds to x.out what has come of the body, and tells whether that is
+// all of it. Else there is an upload, which has not begun.
+func (c *conn) appendBody(up *upstream, x *exchange) (whole bool, err error) {
+	x.upload = nil
+	rest := x.in[len(x.req.Bytes):]
+	n := 0
+	whole = true
+	switch x.req.Body {
 	case h1.Length:
-		return c.sendLength(up, x, body)
+		n = int(min(int64(len(rest)), x.req.Length))
+		if left := x.req.Length - int64(n); left > 0 {
+			x.upload, whole = newUpload(c, up, x, left), false
+		}
 	case h1.Chunked:
-		return c.sendChunks(up, x, body)
-	case h1.UntilClose:
-		x.out = append(x.out, body...)
-		x.BytesDown = int64(len(body))
-		if err := c.begin(x); err != nil {
-			return err
+		u := newUpload(c, up, x, 0)
+		if _, n, err = pass(&u.chunks, rest, false); err != nil {
+			return false, err
 		}
-		return pump(&c.leg, &up.leg, &x.BytesDown)
+		if !u.chunks.Done() {
+			x.upload, whole = u, false
+		}
 	}
-	if len(body) > 0 {
-		r.Persist = false // nobody asked for that
-	}
-	return c.begin(x)
+	x.out = append(x.out, rest[:n]...)
+	x.head = len(x.req.Bytes) + n
+	x.BytesUp = int64(n)
+	return whole, nil
 }
 
-// begin sends the head of the final response, and what of the body is with it.
-// From here on there is no other answer to this request.
-func (c *conn) begin(x *exchange) error {
-	x.answered = true
-	_, err := c.Write(x.out)
-	return asLeg(err, false)
-}
-
-func asLeg(err error, ofServer bool) error {
-	if err == nil {
-		return nil
+// sendPart sends what there is, and has the upload send the rest.
+func (c *conn) sendPart(up *upstream, x *exchange) error {
+	if up.used && !up.alive() {
+		return errDead
 	}
-	return &legError{err, ofServer}
-}
-
-func (c *conn) sendLength(up *upstream, x *exchange, body []byte) error {
-	r := &x.resp
-	if int64(len(body)) > r.Length {
-		body, r.Persist = body[:r.Length], false
+	if _, err := up.Write(x.out); err != nil {
+		close(x.upload.done)
+		return &legError{err, true}
 	}
-	x.out = append(x.out, body...)
-	if err := c.begin(x); err != nil {
-		return err
-	}
-	x.BytesDown = int64(len(body))
-	left := r.Length - x.BytesDown
-	if left == 0 {
-		return nil
-	}
-	n, ofServer, err := copyN(&c.leg, &up.leg, left)
-	x.BytesDown += n
-	return asLeg(err, ofServer)
-}
-
-// sendChunks passes a chunked body on; to a client of HTTP/1.0, which does not
-// know of chunks, only what is in them.
-func (c *conn) sendChunks(up *upstream, x *exchange, body []byte) error {
-	var chunks h1.Chunks
-	send, n, err := pass(&chunks, body, x.req.Old)
-	if err != nil {
-		return err
-	}
-	x.out = append(x.out, send...)
-	if err := c.begin(x); err != nil {
-		return err
-	}
-	x.BytesDown = int64(len(send))
-	buf := x.sb[:cap(x.sb)]
-	if !chunks.Done() && cap(x.sb) < bulkSize && len(x.sb) == cap(x.sb) {
-		big := bulk.Get().(*[bulkSize]byte)
-		defer bulk.Put(big)
-		buf = big[:]
-	}
-	for !chunks.Done() {
-		m, err := up.Read(buf)
-		if m == 0 {
-			return &legError{orEOF(err), true}
-		}
-		if send, n, err = pass(&chunks, buf[:m], x.req.Old); err != nil {
-			return err
-		}
-		if _, err := c.Write(send); err != nil {
-			return &legError{err, false}
-		}
-		x.BytesDown += int64(len(send))
-		body = buf[:m]
-	}
-	if n < len(body) {
-		x.resp.Persist = false
-	}
+	c.setDeadline(time.Time{})
+	go x.upload.run()
 	return nil
-}
-
-// pass follows a chunked body through b, and returns what of it is to be sent
-// on: the first n bytes, or where they are decoded, the content in them.
-func pass(chunks *h1.Chunks, b []byte, decode bool) (send []byte, n int, err error) {
-	content := 0
-	for n < len(b) && !chunks.Done() {
-		m, data, err := chunks.Next(b[n:])
-		if err != nil {
-			return nil, n, err
-		}
-		if decode && data {
-			content += copy(b[content:], b[n:n+m])
-		}
-		n += m
-	}
-	if decode {
-		return b[:content], n, nil
-	}
-	return b[:n], n, nil
-}
-
-// learn takes what a response tells about its connection.
-func (c *conn) learn(up *upstream, r *h1.Response) {
-	for i := range r.Fields {
-		switch f := &r.Fields[i]; f.Kind {
-		case h1.KeepAlive:
-			up.idle = min(idleServer, keepAliveOf(r.Value(f)))
-		case h1.Challenge:
-			// NTLM and Negotiate authenticate the connection and not the
-			// request: nobody else may ever use it (RFC 4559, section 6).
-			c.private = c.private || ofConnection(r.Value(f))
-		}
-	}
 }
 
 // settle ends an exchange that came to err, and tells whether the connection to

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,11 +31,17 @@ type upstream struct {
 	look func(fd uintptr) // probe, made once
 	one  [1]byte          // for it
 	ok   bool             // what it found
+
+	try         func(fd uintptr) bool // tryAsk, made once; what follows is of an ask
+	step        int
+	request, in []byte
+	n           int
+	err         error
 }
 
 func newUpstream(c net.Conn, ep Endpoint) *upstream {
 	up := &upstream{leg: newLeg(c), ep: ep, idle: idleServer}
-	up.look = up.probe
+	up.look, up.try = up.probe, up.tryAsk
 	return up
 }
 
@@ -56,6 +64,78 @@ func (up *upstream) probe(fd uintptr) {
 	up.ok = err == syscall.EAGAIN
 }
 
+// ask sends a request on a connection that was used before, and reads the
+// beginning of the response into in. It is errDead when the connection turns out
+// to be closed before anything was sent.
+//
+// It does in one go what would else be two reads that find nothing: the look
+// whether the connection is alive is also the read after which Go's poller may
+// be waited for.
+func (up *upstream) ask(request, in []byte) (int, error) {
+	up.request, up.in, up.step, up.n = request, in, askLook, 0
+	err := up.raw.Read(up.try)
+	up.request, up.in = nil, nil
+	switch {
+	case err != nil:
+		return 0, err
+	case up.step != askPart:
+		up.moved(int64(up.n), 0)
+		return up.n, up.err
+	}
+	// The kernel had no room for all of it.
+	if _, err := up.Write(request[up.n:]); err != nil {
+		return 0, err
+	}
+	n, err := up.Read(in)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, orEOF(err)
+}
+
+// The steps of ask.
+const (
+	askLook = iota
+	askWait
+	askPart // n bytes were sent
+)
+
+// tryAsk is called when ask begins, and then whenever there may be something to
+// read.
+func (up *upstream) tryAsk(fd uintptr) (done bool) {
+	if up.step == askLook {
+		if up.probe(fd); !up.ok {
+			up.err = errDead
+			return true
+		}
+		n, err := syscall.Write(int(fd), up.request)
+		if up.n = max(0, n); err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+			up.n, up.err = 0, os.NewSyscallError("write", err)
+			return true
+		}
+		up.moved(0, int64(up.n))
+		if up.n < len(up.request) {
+			up.step = askPart
+			return true
+		}
+		up.step, up.n = askWait, 0
+		return false
+	}
+	n, err := syscall.Read(int(fd), up.in)
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), up.in)
+	}
+	switch up.n, up.err = max(0, n), nil; {
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil:
+		up.err = os.NewSyscallError("read", err)
+	case n == 0:
+		up.err = io.EOF
+	}
+	return true
+}
+
 // pool are the connections to servers that no request is using.
 type pool struct {
 	mu     sync.Mutex
@@ -65,7 +145,8 @@ type pool struct {
 
 func (p *pool) init() { p.idle = map[Endpoint][]*upstream{} }
 
-// get takes the connection that was used last and is alive; nil: there is none.
+// get takes the connection that was used last; nil: there is none. It may have
+// been closed by the server.
 func (p *pool) get(ep Endpoint, now time.Time) *upstream {
 	for {
 		p.mu.Lock()
@@ -79,7 +160,7 @@ func (p *pool) get(ep Endpoint, now time.Time) *upstream {
 		all[n-1] = nil
 		p.idle[ep] = all[:n-1]
 		p.mu.Unlock()
-		if now.Before(up.until) && up.alive() {
+		if now.Before(up.until) {
 			return up
 		}
 		up.Close()
