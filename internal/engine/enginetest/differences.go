@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -36,19 +37,20 @@ var layers = map[string]plan.Feature{
 	"server name": plan.FeatureSNI,
 }
 
+// needs are the features that the case takes.
+func (c testCase) needs() []plan.Feature {
+	all := slices.Clone(needs[c.name])
+	for begin, f := range layers {
+		if strings.HasPrefix(c.name, begin) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // carriedBy tells whether an engine of that kind can pass the case.
 func (c testCase) carriedBy(kind plan.Engine) bool {
-	for _, f := range needs[c.name] {
-		if !kind.Carries(f) {
-			return false
-		}
-	}
-	for begin, f := range layers {
-		if strings.HasPrefix(c.name, begin) && !kind.Carries(f) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.needs(), func(f plan.Feature) bool { return !kind.Carries(f) })
 }
 
 // turnedAway tells whether a client that no server was found for saw what it

@@ -64,6 +64,7 @@ const (
 type Engine struct {
 	Kind  plan.Engine // whose column in plan's table of who carries what holds for it
 	Place *Place
+	Lacks []plan.Feature // what its kind carries and it does not
 	// New makes one with the hooks given; the suite closes it.
 	New func(t *testing.T, hooks engine.Hooks) engine.Engine
 }
@@ -72,7 +73,8 @@ type Engine struct {
 func Run(t *testing.T, e Engine) {
 	warmUp(t, e.Place)
 	for _, c := range allCases(e.Place) {
-		if c.carriedBy(e.Kind) {
+		lacks := func(f plan.Feature) bool { return slices.Contains(e.Lacks, f) }
+		if c.carriedBy(e.Kind) && !slices.ContainsFunc(c.needs(), lacks) {
 			t.Run(c.name, func(t *testing.T) { c.run(t, e) })
 		}
 	}
