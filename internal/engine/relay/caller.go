@@ -164,12 +164,14 @@ func (p *pair) about() engine.Caller {
 const headerOnOff = "a PROXY header came, and the route takes none; write proxy_protocol: required"
 
 // refuseLateHeader refuses a PROXY header that comes as a connection's first data.
-func (l *loop) refuseLateHeader(p *pair) {
-	why := headerOnOff
-	if p.set.Proxy.Mode == plan.ProxyRequired {
-		why = "another PROXY header came after a server was looked for; several have to come at once"
+func (l *loop) refuseLateHeader(p *pair) { l.refuse(p, proxyNotAllowed, headerText(p.set)) }
+
+// headerText says why a PROXY header that comes as data is refused.
+func headerText(set *settings) string {
+	if set.Proxy.Mode == plan.ProxyRequired {
+		return "another PROXY header came after a server was looked for; several have to come at once"
 	}
-	l.refuse(p, proxyNotAllowed, why)
+	return headerOnOff
 }
 
 // refuse resets p, whose client has to know nothing, and says why.

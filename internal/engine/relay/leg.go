@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"midspan/internal/proxyproto"
 )
 
 // leg is one side of a session: a TCP connection, and TLS over it or not. One
@@ -28,12 +30,14 @@ type wire struct {
 	tcp   *net.TCPConn
 	raw   syscall.RawConn
 	held  []byte // read by the loop; Read has it first
-	first byte   // the first byte that came, if any did
-	got   bool   // one did
+	got   bool   // something came
 	over  bool   // Read has met the end of the TCP connection's flow
 	// noWait makes Read return errWait where it would have to wait.
 	noWait     bool
 	serverName string // that a client of TLS asks for
+	// noHeader says that the first bytes must not be a PROXY header; Read then
+	// returns errHeader.
+	noHeader bool
 
 	// For try and peek, which are made once: a closure for each read would be
 	// garbage.
@@ -57,6 +61,9 @@ func (waitError) Temporary() bool { return true }
 // errTruncated is the end of a TLS connection without close_notify: what came
 // before may be only a part (RFC 8446, section 6.1).
 var errTruncated = errors.New("the connection ended without TLS's close_notify: it may have been cut off")
+
+// errHeader is a PROXY header where there must be none.
+var errHeader = errors.New(headerOnOff)
 
 // past is a deadline that ends all waiting.
 var past = time.Unix(1, 0)
@@ -104,7 +111,10 @@ func (w *wire) Read(b []byte) (n int, err error) {
 		n, err = w.tcp.Read(b)
 	}
 	if n > 0 && !w.got {
-		w.got, w.first = true, b[0]
+		w.got = true
+		if w.noHeader && proxyproto.Starts(b[:n]) {
+			return 0, errHeader
+		}
 	}
 	w.over = w.over || err == io.EOF
 	return n, err
@@ -139,6 +149,28 @@ func (w *wire) wait() error {
 	}
 	w.failed = w.e
 	return nil
+}
+
+// begin waits for the first bytes of a connection and looks for a PROXY header in
+// them, which must not be there. They stay to be read.
+func (w *wire) begin(deadline time.Time) error {
+	if !w.noHeader || len(w.held) > 0 {
+		return nil
+	}
+	if err := w.tcp.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	var b [16]byte
+	n := 0
+	err := w.raw.Read(func(fd uintptr) bool {
+		var e error
+		n, _, e = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return e != unix.EAGAIN
+	})
+	if n > 0 && proxyproto.Starts(b[:n]) {
+		return errHeader
+	}
+	return err
 }
 
 // Write implements net.Conn.

@@ -135,6 +135,9 @@ func (s *session) begin(fd int32) bool {
 		g, err = newLeg(c, s.held)
 	}
 	s.held = nil
+	if err == nil {
+		g.noHeader = s.p.set.checkFirst
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {

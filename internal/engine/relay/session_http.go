@@ -100,6 +100,14 @@ func (s *session) serveHTTP() {
 	g := s.clients
 	from := &web.Client{Addr: s.p.clientAddr.full(), TLS: g.tls != nil, Data: s}
 	if g.tls == nil {
+		switch err := g.begin(time.Now().Add(s.p.set.HTTP.HeaderTimeout.D())); {
+		case err == errHeader:
+			s.refuseHeader()
+			return
+		case err != nil:
+			s.close(openingTimeout, "")
+			return
+		}
 		from.Held, g.held = g.held, nil
 		s.moved(true, len(from.Held))
 	} else {

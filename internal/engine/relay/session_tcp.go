@@ -61,6 +61,8 @@ func (s *session) refuse(g *leg, err error) {
 	switch {
 	case !g.got && !isTimeout(err): // as load balancers test whether somebody listens
 		s.close(probe, "")
+	case errors.Is(err, errHeader):
+		s.refuseHeader()
 	case isTimeout(err):
 		s.close(openingTimeout, fmt.Sprintf("the TLS handshake was not complete in %s", handshakeTime))
 		s.end(openingTimeout)
@@ -70,6 +72,12 @@ func (s *session) refuse(g *leg, err error) {
 		s.close(tlsFailed, tlsText(err))
 		s.part(g)
 	}
+}
+
+// refuseHeader ends the session because a PROXY header came that must not.
+func (s *session) refuseHeader() {
+	s.close(proxyNotAllowed, headerText(s.p.set))
+	s.end(proxyNotAllowed)
 }
 
 // close has the session end without a reset, and says why in the log.
@@ -116,6 +124,10 @@ func (s *session) flow(to, from *leg, up bool) {
 		s.flowEnded(from)
 		s.mu.Unlock()
 		_ = to.CloseWrite() // if it has failed, so does the other flow
+		return
+	case err == errHeader:
+		s.mu.Unlock()
+		s.refuseHeader()
 		return
 	case errors.As(err, &failed):
 		// What a server that is found reset sent before, such as an error message,
