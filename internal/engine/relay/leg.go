@@ -27,11 +27,11 @@ type leg struct {
 
 // wire is the TCP connection of a leg, as crypto/tls sees it.
 type wire struct {
-	tcp   *net.TCPConn
-	raw   syscall.RawConn
-	held  []byte // read by the loop; Read has it first
-	got   bool   // something came
-	over  bool   // Read has met the end of the TCP connection's flow
+	tcp  *net.TCPConn
+	raw  syscall.RawConn
+	held []byte // read by the loop; Read has it first
+	got  bool   // something came
+	over bool   // Read has met the end of the TCP connection's flow
 	// noWait makes Read return errWait where it would have to wait.
 	noWait     bool
 	serverName string // that a client of TLS asks for
