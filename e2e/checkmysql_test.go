@@ -57,7 +57,7 @@ func TestCheckMariaDB(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inside.Close()
-	l.run("  db: { listen: \"127.0.0.1:3306\", to: \"" + at + "\", check: { kind: mysql, every: 20ms, timeout: 500ms } }\n")
+	l.run("  db: { listen: \"127.0.0.1:3306\", to: \"" + at + "\", check: { kind: mysql, every: 20ms, timeout: 1s } }\n")
 	via := openDB(t, "127.0.0.1:3306")
 
 	t.Run("not counted against us", func(t *testing.T) {
@@ -140,5 +140,5 @@ func TestCheckMariaDB(t *testing.T) {
 	if got := connectErrorsOf(t, inside, "10.79.0.1"); got.errors != 0 {
 		t.Errorf("after a pause the server counts %+v", got)
 	}
-	l.ends(at, db.Proc, func() { rig.StartMariaDB(t, l.servers, at, flags...) })
+	l.ends(at, db.Kill, func() { rig.StartMariaDB(t, l.servers, at, flags...) })
 }

@@ -133,9 +133,9 @@ func (l *checkLab) hangs(endpoint string, p *rig.Proc) {
 }
 
 // ends lets the server end, and start again.
-func (l *checkLab) ends(endpoint string, p *rig.Proc, restart func()) {
+func (l *checkLab) ends(endpoint string, end, restart func()) {
 	l.t.Helper()
-	p.Kill()
+	end()
 	l.awaitDown(endpoint, "connect: connection refused")
 	restart()
 	l.awaitUp(endpoint)
@@ -155,7 +155,7 @@ func TestCheckPostgres(t *testing.T) {
 	open.Query("CREATE ROLE midspan LOGIN")
 	said := map[*rig.Postgres]string{strict: strict.Stderr(), open: open.Stderr()}
 
-	const check = "check: { kind: postgres, every: 20ms, timeout: 500ms } }\n"
+	const check = "check: { kind: postgres, every: 20ms, timeout: 1s } }\n"
 	l.run("  strict: { listen: \"127.0.0.1:5432\", to: \"" + strict.Addr + "\", " + check +
 		"  open: { listen: \"127.0.0.1:5433\", to: \"" + open.Addr + "\", " + check)
 	for _, p := range []*rig.Postgres{strict, open} {
@@ -169,10 +169,15 @@ func TestCheckPostgres(t *testing.T) {
 	}
 
 	t.Run("full", func(t *testing.T) {
-		var held []*rig.Proc
-		for range 5 {
-			held = append(held, strict.Hold())
-		}
+		held := make([]*rig.Proc, 5)
+		rig.Until(t, 30*time.Second, "all sessions are held", func() bool {
+			for i, p := range held {
+				if p == nil || !p.Alive() { // refused, because a test had the last one
+					held[i] = strict.Hold()
+				}
+			}
+			return !l.state(strict.Addr).Up
+		})
 		l.awaitDown(strict.Addr, "sorry, too many clients already (53300)")
 		for _, p := range held {
 			p.Kill()
@@ -180,7 +185,7 @@ func TestCheckPostgres(t *testing.T) {
 		l.awaitUp(strict.Addr)
 	})
 	l.hangs(strict.Addr, strict.Proc)
-	l.ends(strict.Addr, strict.Proc, strict.Restart)
+	l.ends(strict.Addr, strict.Stop, strict.Restart)
 }
 
 // TestCheckRedis: 200 tests leave no line in the server's log, and a server that
@@ -195,7 +200,7 @@ func TestCheckRedis(t *testing.T) {
 	open.Ask("CONFIG", "RESETSTAT")
 	said := map[*rig.Redis]string{open: open.Stdout(), closed: closed.Stdout()}
 
-	const check = "check: { kind: redis, every: 20ms, timeout: 500ms } }\n"
+	const check = "check: { kind: redis, every: 20ms, timeout: 1s } }\n"
 	l.run("  open: { listen: \"127.0.0.1:6379\", to: \"" + open.Addr + "\", " + check +
 		"  closed: { listen: \"127.0.0.1:6380\", to: \"" + closed.Addr + "\", " + check)
 	for _, r := range []*rig.Redis{open, closed} {
@@ -227,7 +232,7 @@ func TestCheckRedis(t *testing.T) {
 		l.awaitUp(open.Addr)
 	})
 	l.hangs(open.Addr, open.Proc)
-	l.ends(open.Addr, open.Proc, open.Restart)
+	l.ends(open.Addr, open.Kill, open.Restart)
 }
 
 // TestCheckNginx: what TLS and the PROXY protocol are checked with leaves no
@@ -243,6 +248,7 @@ func TestCheckNginx(t *testing.T) {
 		{"tls12", dbHost + ":8444", "listen " + dbHost + ":8444 ssl; ssl_protocols TLSv1.2; " + certificate, "check: { kind: tls, every: 20ms, timeout: 2s }"},
 		{"proxy1", dbHost + ":8081", "listen " + dbHost + ":8081 proxy_protocol; ", "send_proxy: v1, check: { http: /, expect: fine, every: 20ms, timeout: 2s }"},
 		{"proxy2", dbHost + ":8082", "listen " + dbHost + ":8082 proxy_protocol; ", "send_proxy: v2, check: { http: /, expect: fine, every: 20ms, timeout: 2s }"},
+		{"https", dbHost + ":8446", "listen " + dbHost + ":8446 ssl; " + certificate, "upstream_tls: { verify: false }, check: { http: /, expect: fine, every: 20ms, timeout: 2s }"},
 		{"proxytls", dbHost + ":8445", "listen " + dbHost + ":8445 ssl proxy_protocol; " + certificate, "send_proxy: v2, check: { kind: tls, every: 20ms, timeout: 2s }"},
 	}
 	routes := ""
@@ -317,7 +323,7 @@ func testFake(t *testing.T, kind, question, answer string) {
 	listener := listen()
 	got := make(chan string, 1)
 	go fake(listener, answer, got)
-	l.run("  fake: { listen: \"127.0.0.1:7000\", to: \"" + at + "\", check: { kind: " + kind + ", every: 20ms, timeout: 500ms } }\n")
+	l.run("  fake: { listen: \"127.0.0.1:7000\", to: \"" + at + "\", check: { kind: " + kind + ", every: 20ms, timeout: 1s } }\n")
 	l.passed(at, enoughTests)
 	if q := <-got; q != question {
 		t.Errorf("the fake was asked %q, and not %q", q, question)

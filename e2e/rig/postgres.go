@@ -14,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -86,6 +87,15 @@ func StartPostgres(t testing.TB, in *Net, addr, hba string, settings ...string) 
 	p := &Postgres{Addr: addr, t: t, dir: dir, spec: spec}
 	p.Restart()
 	return p
+}
+
+// Stop ends the server at once (SIGQUIT, immediate shutdown). After a kill its
+// other processes would be there a while longer, and keep a new one from
+// starting.
+func (p *Postgres) Stop() {
+	p.t.Helper()
+	p.Signal(syscall.SIGQUIT)
+	p.Exit(10 * time.Second)
 }
 
 // Restart starts a server that has ended, with the data that it had.
