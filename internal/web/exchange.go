@@ -289,43 +289,39 @@ func (c *conn) settle(up *upstream, x *exchange, err error) (reuse bool) {
 		}
 		return x.resp.Persist && (u == nil || u.complete)
 	}
-	why, ofServer := c.blame(x, err)
+	why := c.blame(err)
 	up.Close()
 	if u != nil {
 		u.end(c)
 		x.BytesUp += u.bytes
 		if u.fault != Done {
-			why, err, ofServer = u.fault, u.err, u.fault == BadRequest
+			why, err = u.fault, u.err
 		}
 	}
 	c.fail(x, why, err)
-	if !ofServer {
-		x.closing = true
-	}
 	return false
 }
 
-// blame tells what went wrong, and whether it concerns the server or the
-// request alone, so that the client can be answered.
-func (c *conn) blame(x *exchange, err error) (why Reason, ofServer bool) {
+// blame tells what went wrong.
+func (c *conn) blame(err error) Reason {
 	var refused *h1.Error
 	var leg *legError
 	switch {
 	case c.aborted.Load():
-		return Aborted, false
+		return Aborted
 	case errors.As(err, &leg) && !leg.ofServer:
 		if errors.As(err, &refused) {
-			return BadRequest, true
+			return BadRequest
 		}
-		return ClientReset, false
+		return ClientReset
 	case errors.As(err, &refused):
-		return BadResponse, true
+		return BadResponse
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Timeout, true
+		return Timeout
 	case errors.Is(err, io.EOF):
-		return ServerClosed, true
+		return ServerClosed
 	}
-	return ServerReset, true
+	return ServerReset
 }
 
 // statusOf are the answers to what goes wrong.

@@ -329,6 +329,25 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("%+v", x)
 		}
 	})
+	t.Run("response, on a kept connection", func(t *testing.T) {
+		addr := rawServer(t, func(w *wire) {
+			w.head()
+			w.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			io.Copy(io.Discard, w.r)
+		})
+		r := route(addr)
+		r.HTTP.ResponseTimeout = ms(100)
+		f := newFront(t, r, addr)
+		w := f.dial()
+		w.roundTrip(get)
+		time.Sleep(150 * time.Millisecond) // the first one's time is over by now
+		if head, _ := w.roundTrip(get); !strings.HasPrefix(head, "HTTP/1.1 504 ") {
+			t.Error(head)
+		}
+		if x := f.recorded(2)[1]; x.Reason != Timeout || x.Retries != 0 || x.Connect != 0 {
+			t.Errorf("%+v", x)
+		}
+	})
 	t.Run("response to an upload", func(t *testing.T) {
 		r := route(quiet)
 		r.HTTP.ResponseTimeout = ms(100)
@@ -471,24 +490,36 @@ func TestClientGone(t *testing.T) {
 // TestClientLeaves: the server learns that a client no longer waits for a
 // response, in the way in which the client has left.
 func TestClientLeaves(t *testing.T) {
-	for _, reset := range []bool{false, true} {
+	for i := range 4 {
+		reset, kept := i%2 == 1, i >= 2
 		got := make(chan error, 1)
 		addr := rawServer(t, func(w *wire) {
 			w.head()
+			if kept {
+				w.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				w.head()
+			}
 			_, err := w.r.ReadByte()
 			got <- err
 			w.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		})
 		f := newFront(t, route(addr), addr)
 		w := f.dial()
+		if kept {
+			w.roundTrip(get)
+		}
 		w.send(get)
 		if reset {
-			waitFor(t, "the server", func() bool { return f.servers.all[0].dials.Load() > 0 })
+			waitFor(t, "the server", func() bool { return f.servers.all[0].uses.Load() > 0 })
 			w.reset()
 			if err := <-got; !errors.Is(err, unix.ECONNRESET) {
 				t.Error(err)
 			}
-			f.recorded(1)
+			if kept {
+				f.recorded(2)
+			} else {
+				f.recorded(1)
+			}
 		} else {
 			w.CloseWrite() // and reads on, as `nc -N` does
 			if err := <-got; err != io.EOF {

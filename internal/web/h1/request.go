@@ -173,7 +173,7 @@ func ValidHost(h []byte) bool {
 	if len(name) > 0 && name[0] == '[' {
 		return len(name) > 2 && bytes.IndexByte(name, ']') == len(name)-1 && bytes.IndexByte(name[1:], '[') < 0
 	}
-	return bytes.IndexAny(name, ":[]") < 0 && (len(name) > 0 || len(h) == 0)
+	return !bytes.ContainsAny(name, ":[]") && (len(name) > 0 || len(h) == 0)
 }
 
 // SplitHost cuts the port off "host:port"; an IPv6 address keeps its brackets.
