@@ -13,11 +13,15 @@ import (
 type access struct {
 	allowed []netip.Prefix
 	rest    []netip.Prefix // which no statement has decided on yet
+	over    bool           // more than maxNets: it is given up
 }
 
 // maxAllow is how many networks a route's `allow` may become. One address that
 // is denied makes 32 of all others, or 128.
 const maxAllow = 200
+
+// maxNets is how many networks are kept on the way there.
+const maxNets = 5000
 
 // everywhere are all addresses.
 func everywhere() []netip.Prefix {
@@ -28,21 +32,30 @@ func newAccess() *access { return &access{rest: everywhere()} }
 
 // allow lets nets connect, as far as nothing before has decided.
 func (a *access) allow(nets []netip.Prefix) {
-	a.allowed = append(a.allowed, intersect(a.rest, nets)...)
+	if !a.over {
+		a.allowed = append(a.allowed, intersect(a.rest, nets)...)
+	}
 	a.deny(nets)
 }
 
 func (a *access) deny(nets []netip.Prefix) {
 	for _, n := range nets {
+		if a.over = a.over || len(a.rest)+len(a.allowed) > maxNets; a.over {
+			return
+		}
 		a.rest = without(a.rest, n)
 	}
 }
 
 // denyOthers denies all but nets.
-func (a *access) denyOthers(nets []netip.Prefix) { a.rest = intersect(a.rest, nets) }
+func (a *access) denyOthers(nets []netip.Prefix) {
+	if !a.over {
+		a.rest = intersect(a.rest, nets)
+	}
+}
 
-// result is `allow`, where what nothing decided on may connect. all: everybody
-// may; then there are no networks.
+// result is `allow`, where what nothing decided on may connect; more than
+// maxAllow networks are not all there are. all: everybody may.
 func (a *access) result() (nets []netip.Prefix, all bool) {
 	nets = tidy(append(slices.Clone(a.allowed), a.rest...))
 	return nets, slices.Equal(nets, everywhere())

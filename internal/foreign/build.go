@@ -20,8 +20,8 @@ type builder struct {
 	claims                // of TCP
 	udp    claims
 
-	wantListens, wantServers int
-	overflow                 bool
+	wantListens, wantServers, wantRules int
+	overflow                            bool
 }
 
 // claimed is a listen address and the route that has it.
@@ -127,6 +127,21 @@ func (b *builder) room(listens, servers int) bool {
 		return true
 	}
 	b.overflow = true
+	return false
+}
+
+// rules tells whether n more rules can be gone through, for one route. Ask
+// before: lines that many listen addresses share make a small input large.
+func (b *builder) rules(n int) bool {
+	b.wantRules += n
+	switch {
+	case b.overflow:
+	case b.wantRules > maxRules || n > maxChoices:
+		b.problem(b.start(), "more than %d rules for a route, or %d over all routes; split the input", maxChoices, maxRules)
+		b.overflow = true
+	default:
+		return true
+	}
 	return false
 }
 

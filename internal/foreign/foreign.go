@@ -8,9 +8,10 @@
 // program would refuse is a problem, and then there is no Import at all.
 //
 // Limits: an input has at most config.MaxSize bytes (nginx: all files
-// together), maxListens listen addresses and maxServers servers. Conditions
-// (HAProxy's ACLs and .if blocks, nginx's variables, a shell's control flow)
-// are not evaluated. nginx's Lua blocks and a shell's here-documents are not
+// together), maxListens listen addresses and maxServers servers. Of conditions
+// (HAProxy's ACLs, nginx's maps) those by server name, host, path and source
+// are understood; regular expressions, other variables, .if blocks and a
+// shell's control flow are not evaluated. nginx's Lua blocks and a shell's here-documents are not
 // understood. Nothing is looked up: names stay names, and the values of
 // environment variables are unknown.
 package foreign
@@ -47,5 +48,7 @@ func (i *Import) Ranked() config.Problems {
 const (
 	maxListens  = 10_000
 	maxServers  = 50_000
+	maxRules    = 300_000 // rules by name, path or source that routes are made by, each time they are
+	maxChoices  = 10_000  // of one route
 	maxProblems = 50
 )

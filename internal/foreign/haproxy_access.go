@@ -51,7 +51,9 @@ func (v *view) access(r *config.Route) (open bool) {
 	}
 	if l := stages["connection"]; l != nil && r.Proxy.Mode.Set() {
 		// Before the header is read, the source is who sends it.
-		if nets, all := l.result(); !all {
+		if nets, all := l.result(); len(nets) > maxAllow {
+			v.tooMany(r)
+		} else if !all {
 			r.Proxy.From = append(r.Proxy.From, networks(nets, r.Proxy.Mode.Pos)...)
 		}
 		delete(stages, "connection")
@@ -63,7 +65,12 @@ func (v *view) access(r *config.Route) (open bool) {
 func (v *view) allow(r *config.Route, stages levels) (open bool) {
 	nets, all := everywhere(), true
 	for _, l := range stages {
-		if passed, every := l.result(); !every {
+		passed, every := l.result()
+		if len(passed) > maxAllow {
+			nets, all = passed, false
+			break
+		}
+		if !every {
 			nets, all = tidy(intersect(nets, passed)), false
 		}
 	}
@@ -74,11 +81,15 @@ func (v *view) allow(r *config.Route, stages levels) (open bool) {
 		v.notes.Addf(r.Name.Pos, "no route is made of this: its rules refuse every connection")
 		return false
 	case len(nets) > maxAllow:
-		v.notes.Addf(r.Name.Pos, "%sthe rules of %s are not carried over: they make more than %d networks; %s", openMark, v.f.sec, maxAllow, whereSource)
+		v.tooMany(r)
 		return true
 	}
 	r.Allow = networks(nets, r.Name.Pos)
 	return true
+}
+
+func (v *view) tooMany(r *config.Route) {
+	v.notes.Addf(r.Name.Pos, "%sthe rules of %s are not carried over: they make more than %d networks; %s", openMark, v.f.sec, maxAllow, whereSource)
 }
 
 // decision is one rule on who may connect.

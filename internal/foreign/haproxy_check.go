@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"midspan/internal/config"
@@ -12,6 +14,35 @@ const (
 	haproxyRise  = 2
 	haproxyFall  = 3
 )
+
+// The kinds of checks, as far as they are not words of the file's.
+const (
+	checkTCP  = "tcp"
+	checkTLS  = "tls"
+	checkHTTP = "http"
+	checkRaw  = "raw"
+)
+
+// checking is how the servers of a proxy are tested that have the word `check`.
+type checking struct {
+	kind config.Field[string] // one of config.Checks, http or raw; not set: tcp
+	http httpCheck
+	raw  rawCheck
+}
+
+// httpCheck is what `option httpchk` and `http-check` lines say.
+type httpCheck struct {
+	method, path, host config.Field[string]
+	status             []config.Field[config.StatusRange]
+	expect             config.Field[string]
+}
+
+// rawCheck is what `tcp-check` lines say: one question and one answer.
+type rawCheck struct {
+	send, expect config.Field[string]
+	port         config.Field[int]
+	tls          config.Field[bool]
+}
 
 // check is the test of a backend's servers. HAProxy's defaults are written
 // out, since midspan's are others.
@@ -25,8 +56,8 @@ func (h *haproxy) check(b *proxy) config.Check {
 		}
 	}
 	if len(checked) == 0 {
-		if b.check.path.Set() && len(unchecked) > 0 {
-			h.notes.Addf(b.check.path.Pos, "`option httpchk` has no effect on %s: no server there has `check`, so neither HAProxy nor midspan tests them", b.sec)
+		if b.check.kind.Set() && len(unchecked) > 0 {
+			h.notes.Addf(b.check.kind.Pos, "the check has no effect on %s: no server there has `check`, so neither HAProxy nor midspan tests them", b.sec)
 		}
 		return config.Check{}
 	}
@@ -45,7 +76,10 @@ func (h *haproxy) check(b *proxy) config.Check {
 		Rise: config.At(first.rise.Or(haproxyRise), at),
 		Fall: config.At(first.fall.Or(haproxyFall), at),
 	}
-	h.checkKind(&c, b, first, at)
+	if !c.Port.Set() {
+		c.Port = b.check.raw.port
+	}
+	h.checkKind(&c, b, first)
 	h.checkTimes(&c, first, b.timeouts.check)
 	return c
 }
@@ -60,22 +94,57 @@ func (s server) sameCheck(first server) bool {
 // sameChecks tells whether the servers of two proxies are tested alike.
 func (p *proxy) sameChecks(q *proxy) bool {
 	a, b := p.servers[0], q.servers[0]
-	return a.check.Set() == b.check.Set() && (!a.check.Set() || a.sameCheck(b) && p.check.path.V == q.check.path.V)
+	x, y := p.check, q.check
+	return a.check.Set() == b.check.Set() && (!a.check.Set() || a.sameCheck(b) && x.kind.V == y.kind.V &&
+		x.http.path.V == y.http.path.V && x.http.host.V == y.http.host.V && x.http.expect.V == y.http.expect.V && slices.EqualFunc(x.http.status, y.http.status, same) &&
+		x.raw.send.V == y.raw.send.V && x.raw.expect.V == y.raw.expect.V && x.raw.port.V == y.raw.port.V)
 }
 
-func (h *haproxy) checkKind(c *config.Check, b *proxy, s server, at config.Pos) {
-	if !b.check.path.Set() {
-		c.Kind = config.At("tcp", at)
-		return
+// checkKind fills in what is asked. midspan's test speaks TLS, and sends a
+// PROXY header, where the route does and the test has no port of its own.
+func (h *haproxy) checkKind(c *config.Check, b *proxy, s server) {
+	at := s.check.Pos
+	kind := b.check.kind
+	if !kind.Set() {
+		kind = config.At(checkTCP, at)
 	}
-	if s.checkSSL.Set() || (s.tls.On.V && !s.port.Set()) {
-		c.Kind = config.At("tcp", at)
-		h.notes.Addf(b.check.path.Pos, "the check of %s is HTTP over TLS in HAProxy, which midspan does not speak: it only connects", b.sec)
-		return
+	wants := s.checkSSL.Set() || (s.tls.On.V && !s.port.Set()) || (kind.V == checkRaw && b.check.raw.tls.V)
+	speaks := s.tls.On.V && !c.Port.Set()
+	switch {
+	case kind.V == checkTCP && wants:
+		kind = config.At(checkTLS, at)
+	case wants && !speaks && kind.V != checkTLS:
+		h.notes.Addf(kind.Pos, "the check of %s is %s over TLS in HAProxy; midspan's test speaks TLS where the route does, and at the servers' own port, so this one only shakes hands", b.sec, kind.V)
+		kind = config.At(checkTLS, at)
 	}
-	c.HTTP, c.Host = b.check.path, b.check.host
-	if m := b.check.method; m.V != "GET" {
-		h.notes.Addf(m.Pos, "the check asks with %s in HAProxy; midspan's asks with GET", printable(m.V))
+	if s.checkProxy.Set() && (c.Port.Set() || !s.sendProxy.Set()) {
+		h.notes.Addf(s.checkProxy.Pos, "`check-send-proxy` is not carried over: midspan's test sends a PROXY header where the route does, and at the servers' own port")
+	}
+	switch kind.V {
+	case checkHTTP:
+		x := b.check.http
+		c.HTTP, c.Host, c.Status, c.Expect = x.path, x.host, x.status, x.expect
+		if m := x.method; m.V != "GET" {
+			h.notes.Addf(m.Pos, "the check asks with %s in HAProxy; midspan's asks with GET", printable(m.V))
+		}
+	case checkRaw:
+		x := b.check.raw
+		if c.Send, c.Expect = x.send, x.expect; x.expect.Set() {
+			return
+		}
+		if c.Send.Set() {
+			h.notes.Addf(c.Send.Pos, "what the check sends is not carried over: no `tcp-check expect` says what must come")
+		}
+		c.Send = config.Field[string]{}
+		c.Kind = config.At(checkTCP, at)
+		if wants {
+			c.Kind.V = checkTLS
+		}
+	default:
+		c.Kind = kind
+		if kind.V == checkTLS && !speaks {
+			c.Host = s.checkName
+		}
 	}
 }
 
@@ -94,4 +163,21 @@ func (h *haproxy) checkTimes(c *config.Check, s server, timeout config.Field[tim
 	case c.Every.V > most:
 		c.Timeout = c.Every
 	}
+}
+
+// checkBy is for options that are a check by their name alone.
+func checkBy(kind string) func(*haproxy, *proxy, *stmt) {
+	return func(h *haproxy, p *proxy, s *stmt) {
+		p.check.kind = config.At(kind, s.pos)
+		if len(s.words) > 2 {
+			h.needless(s, fmt.Sprintf("midspan's %s check needs no more than the server", kind))
+		}
+	}
+}
+
+// smtpCheck reads `option smtpchk`.
+func (h *haproxy) smtpCheck(p *proxy, s *stmt) {
+	p.check.kind = config.At(checkRaw, s.pos)
+	p.check.raw = rawCheck{expect: config.At("220", s.pos)}
+	h.note(s, "%s is carried over as `expect: \"220\"`: midspan waits for the greeting and says no HELO", s)
 }

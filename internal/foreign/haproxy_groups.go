@@ -121,9 +121,11 @@ func (v *view) alternative(tests []test) (*choice, string) {
 func (v *view) groups(choices []*choice, backs []*proxy) (out []config.Group) {
 	choices = slices.DeleteFunc(slices.Clone(choices), func(c *choice) bool { return !slices.Contains(backs, c.back) })
 	var names []string
+	known := map[string]bool{}
 	for _, c := range choices {
-		for _, n := range c.namesOr("*") {
-			if !slices.Contains(names, n) {
+		for _, n := range c.allNames() {
+			if !known[n] {
+				known[n] = true
 				names = append(names, n)
 			}
 		}
@@ -146,9 +148,12 @@ func (v *view) groups(choices []*choice, backs []*proxy) (out []config.Group) {
 	return out
 }
 
-func (c *choice) namesOr(all string) []string {
+// everyName are the names of a choice without any.
+var everyName = []string{"*"}
+
+func (c *choice) allNames() []string {
 	if c.names == nil {
-		return []string{all}
+		return everyName
 	}
 	return c.names
 }
@@ -158,7 +163,7 @@ func (c *choice) namesOr(all string) []string {
 func (v *view) groupsOf(name string, choices []*choice) (out []config.Group, own bool) {
 	var taken []string // paths
 	for _, c := range choices {
-		wide := slices.ContainsFunc(c.namesOr("*"), func(n string) bool { return coversName(n, name) })
+		wide := slices.ContainsFunc(c.allNames(), func(n string) bool { return coversName(n, name) })
 		if !wide {
 			continue
 		}
@@ -171,8 +176,8 @@ func (v *view) groupsOf(name string, choices []*choice) (out []config.Group, own
 				continue
 			}
 			taken = append(taken, p)
-			own = own || slices.Contains(c.namesOr("*"), name)
-			c.used = c.used || slices.Contains(c.namesOr("*"), name)
+			own = own || slices.Contains(c.allNames(), name)
+			c.used = c.used || slices.Contains(c.allNames(), name)
 			g := config.Group{Match: config.At(name, c.line.pos), To: v.serversOf(c)}
 			if v.http {
 				g.Path = config.At(p, c.line.pos)

@@ -27,11 +27,26 @@ func (v *view) layers(r *config.Route, backs []*proxy) {
 			r.SlowStart = config.At(config.OffOr[time.Duration]{V: d}, x.slowStart.Pos)
 		}
 	}
+	v.onDown(r, b)
 	if v.f.rate.Set() {
 		r.Rate = v.f.rate
 	}
 	if v.http {
 		v.httpSettings(r, backs)
+	}
+}
+
+// onDown carries over `on-marked-down shutdown-sessions`.
+func (v *view) onDown(r *config.Route, b *proxy) {
+	without := slices.IndexFunc(b.servers, func(s server) bool { return !s.onDown.Set() })
+	for _, s := range b.servers {
+		if !s.onDown.Set() {
+			continue
+		}
+		if r.OnDown = s.onDown; without >= 0 {
+			v.notes.Addf(s.onDown.Pos, "`on-marked-down` is carried over as `on_down: cut` for all servers of the route; server %s has it not", printable(b.servers[without].name))
+		}
+		return
 	}
 }
 

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"slices"
 	"strings"
 
 	"midspan/internal/config"
@@ -28,6 +29,11 @@ func (s *section) has(words ...string) bool {
 		}
 	}
 	return false
+}
+
+// option tells whether s has `option NAME`.
+func (s *section) option(name string) bool {
+	return slices.ContainsFunc(s.body, func(st *stmt) bool { return st.arg(0) == "option" && st.arg(1) == name })
 }
 
 // sectionWords start a section. Those with a text have no counterpart.

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ type proxy struct {
 	binds   []bind
 	servers []server
 	always  *stmt // the `use_backend` without a condition
+
+	ownExpect, ownTCPCheck bool // it has such lines of its own
 }
 
 // proxySettings are what a section takes over from its `defaults`.
@@ -24,7 +27,7 @@ type proxySettings struct {
 	timeouts           timeouts
 	disabled           config.Field[bool]
 	allBackups         config.Field[bool]
-	check              httpCheck
+	check              checking
 	server             serverOptions // default-server
 
 	clientKeepalive, serverKeepalive config.Keepalive
@@ -47,11 +50,6 @@ type timeouts struct {
 	request, keepAlive                                           config.Field[time.Duration] // of HTTP
 }
 
-// httpCheck is how servers are tested that have the word `check`.
-type httpCheck struct {
-	method, path, host config.Field[string]
-}
-
 // proxy evaluates sec, once.
 func (h *haproxy) proxy(sec *section) *proxy {
 	if p := h.proxies[sec]; p != nil {
@@ -63,6 +61,8 @@ func (h *haproxy) proxy(sec *section) *proxy {
 	if d := h.defaultsOf(sec); d != nil {
 		p.proxySettings = h.proxy(d).proxySettings
 	}
+	// What is appended here is this section's own.
+	p.uses, p.tcp, p.http = slices.Clip(p.uses), slices.Clip(p.tcp), slices.Clip(p.http)
 	for _, s := range sec.body { // some rules depend on it
 		if s.arg(0) == "mode" && len(s.words) > 1 {
 			p.mode = config.At(s.arg(1), s.pos)

@@ -92,6 +92,9 @@ func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 	for _, b := range binds {
 		r.Listen = append(r.Listen, b.listen)
 	}
+	if !h.rules(len(f.tcp) + len(f.http) + usable(f) + usable(def)) {
+		return
+	}
 	v := &view{haproxy: h, f: f, http: f.mode.V == modeHTTP, tls: len(r.TLS.Cert) > 0}
 	if v.http {
 		r.Mode = config.At(modeHTTP, f.mode.Pos)
@@ -127,6 +130,14 @@ func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 			h.called(b.servers)
 		}
 	}
+}
+
+// usable is how many rules of p may choose servers.
+func usable(p *proxy) int {
+	if p == nil {
+		return 0
+	}
+	return len(p.uses)
 }
 
 func countServers(r *config.Route) (n int) {

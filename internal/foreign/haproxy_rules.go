@@ -118,7 +118,7 @@ func tcpRequest(sec *section, s *stmt) rule {
 	case sec.kind == "backend" && action == "accept":
 		return none("nothing is refused after it")
 	case action == "accept" || action == "expect-proxy" || slices.Contains(refusals, action) || strings.HasPrefix(action, "track-"):
-		return rule{do: func(_ *haproxy, p *proxy, s *stmt) { p.tcp = append(slices.Clip(p.tcp), s) }, side: frontSide}
+		return rule{do: func(_ *haproxy, p *proxy, s *stmt) { p.tcp = append(p.tcp, s) }, side: frontSide}
 	}
 	return gone("midspan has no rules for single connections")
 }
@@ -142,7 +142,8 @@ var proxyRules = map[string]rule{
 	"option httpchk":           {do: (*haproxy).httpchk, side: backSide},
 	"http-check send":          {do: (*haproxy).httpCheckSend, side: backSide},
 	"http-check expect":        {do: (*haproxy).httpCheckExpect, least: 2, side: backSide},
-	"option tcp-check":         {do: func(_ *haproxy, p *proxy, _ *stmt) { p.check = httpCheck{} }, side: backSide},
+	"option tcp-check":         {do: checkBy(checkRaw), side: backSide},
+	"tcp-check":                {do: (*haproxy).tcpCheck, least: 1, side: backSide},
 	"option tcpka":             {do: keepaliveIsOn},
 	"option clitcpka":          {do: keepaliveIsOn, side: frontSide},
 	"option srvtcpka":          {do: keepaliveIsOn, side: backSide},
@@ -202,7 +203,6 @@ var proxyRules = map[string]rule{
 	"force-persist":            gone(whyStick),
 	"ignore-persist":           gone(whyStick),
 	"cookie":                   gone(whyHTTP + ", so it cannot tell the server by a cookie"),
-	"tcp-check":                gone(whyCheckTCP),
 	"http-check":               gone("the check is one GET"),
 	"external-check":           gone("midspan runs no programs; " + whyCheckTCP),
 	"monitor-uri":              none("the load balancer's probe is answered by `health`"),
@@ -218,11 +218,11 @@ var proxyRules = map[string]rule{
 	"load-server-state-from-file": none("midspan keeps its state over a reload and an upgrade"),
 	"server-state-file-name":      none("midspan keeps its state over a reload and an upgrade"),
 
-	"option ssl-hello-chk":      gone(whyCheckTCP),
-	"option mysql-check":        gone(whyCheckTCP + "; MySQL counts that as a connect error, see max_connect_errors"),
-	"option pgsql-check":        gone(whyCheckTCP),
-	"option redis-check":        gone(whyCheckTCP),
-	"option smtpchk":            gone(whyCheckTCP),
+	"option ssl-hello-chk":      {do: checkBy(checkTLS), side: backSide},
+	"option mysql-check":        {do: checkBy("mysql"), side: backSide},
+	"option pgsql-check":        {do: checkBy("postgres"), side: backSide},
+	"option redis-check":        {do: checkBy("redis"), side: backSide},
+	"option smtpchk":            {do: (*haproxy).smtpCheck, side: backSide},
 	"option ldap-check":         gone(whyCheckTCP),
 	"option spop-check":         gone(whyCheckTCP),
 	"option external-check":     gone("midspan runs no programs; " + whyCheckTCP),
@@ -288,7 +288,7 @@ var proxyRules = map[string]rule{
 }
 
 // collect keeps a line until the route is made.
-func collect(_ *haproxy, p *proxy, s *stmt) { p.http = append(slices.Clip(p.http), s) }
+func collect(_ *haproxy, p *proxy, s *stmt) { p.http = append(p.http, s) }
 
 // keepsAlive is why options about connections are not needed.
 const keepsAlive = "midspan keeps connections to clients and servers between requests by itself"

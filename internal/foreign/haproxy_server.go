@@ -24,8 +24,10 @@ type serverOptions struct {
 	rise, fall, port, weight, maxconn config.Field[int]
 	tls                               config.UpstreamTLS
 	sni, verifyHost                   config.Field[string]
-	h2                                config.Field[bool] // HTTP/2 to the server
+	h2                                config.Field[bool]   // HTTP/2 to the server
+	onDown                            config.Field[string] // on-marked-down
 	sendProxy                         config.Field[string]
+	checkProxy                        config.Field[bool] // check-send-proxy
 }
 
 // config is the server of a route; what is midspan's default stays unset.
@@ -58,7 +60,6 @@ var serverParams = map[string]param{
 	"observe":        {1, isNone + "failed connects count like failed tests"},
 	"error-limit":    {1, isNone + "`fall` is the limit"},
 	"on-error":       {1, "has no counterpart: failed connects count like failed tests"},
-	"on-marked-down": {1, isGone + "connections to a server that went down go on until they end"},
 	"on-marked-up":   {1, isGone + "connections to a backup server go on until they end"},
 	"maxqueue":       {1, isGone + "any number of connections over the limit waits, for connect_timeout"},
 	"minconn":        {1, isGone + "a server's limit does not depend on the load of the route"},
@@ -86,7 +87,6 @@ var serverParams = map[string]param{
 	"pool-conn-name": {1, whyHTTPPool}, "idle-ping": {1, whyHTTPPool},
 
 	"proxy-v2-options": {1, whyProxyTLV}, "set-proxy-v2-tlv-fmt": {1, whyProxyTLV},
-	"check-send-proxy": {0, isGone + "midspan's check sends no PROXY header; give it a `port` that expects none"},
 
 	"check-alpn": {1, whyCheckPlain}, "check-proto": {1, whyCheckPlain},
 	"check-via-socks4": {0, whyCheckPlain}, "check-reuse-pool": {0, whyCheckPlain}, "check-pool-conn-name": {1, whyCheckPlain},
@@ -168,14 +168,15 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		"weight": {&o.weight, 0, 256}, "maxconn": {&o.maxconn, 0, connsMax},
 	}
 	switches := map[string]func(w word){
-		"check":        func(w word) { o.check = config.At(true, w.pos) },
-		"no-check":     func(word) { o.check = config.Field[bool]{} },
-		"backup":       func(w word) { o.backup = config.At(true, w.pos) },
-		"no-backup":    func(word) { o.backup = config.Field[bool]{} },
-		"disabled":     func(w word) { o.disabled = config.At(true, w.pos) },
-		"no-disabled":  func(word) { o.disabled = config.Field[bool]{} },
-		"check-ssl":    func(w word) { o.checkSSL = config.At(true, w.pos) },
-		"no-check-ssl": func(word) { o.checkSSL = config.Field[bool]{} },
+		"check":            func(w word) { o.check = config.At(true, w.pos) },
+		"no-check":         func(word) { o.check = config.Field[bool]{} },
+		"backup":           func(w word) { o.backup = config.At(true, w.pos) },
+		"no-backup":        func(word) { o.backup = config.Field[bool]{} },
+		"disabled":         func(w word) { o.disabled = config.At(true, w.pos) },
+		"no-disabled":      func(word) { o.disabled = config.Field[bool]{} },
+		"check-send-proxy": func(w word) { o.checkProxy = config.At(true, w.pos) },
+		"check-ssl":        func(w word) { o.checkSSL = config.At(true, w.pos) },
+		"no-check-ssl":     func(word) { o.checkSSL = config.Field[bool]{} },
 	}
 	for name, version := range map[string]string{"send-proxy": "v1", "send-proxy-v2": "v2", "send-proxy-v2-ssl": "v2", "send-proxy-v2-ssl-cn": "v2"} {
 		switches[name] = func(w word) {
@@ -204,6 +205,9 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 				}
 				*at = config.At(d, value.pos)
 			}
+			return 1, true
+		case "on-marked-down":
+			o.onDown = config.At("cut", w.pos) // shutdown-sessions, the only action there is
 			return 1, true
 		case "check-sni":
 			h.tlsName(s, value, &o.checkName)

@@ -101,11 +101,11 @@ func (h *haproxy) useBackend(p *proxy, s *stmt) {
 	case p.always != nil && p.always.pos.Line < s.pos.Line:
 		h.needless(s, "an earlier `use_backend` without a condition takes every connection")
 	case p.always != s:
-		p.uses = append(slices.Clip(p.uses), s)
+		p.uses = append(p.uses, s)
 	}
 }
 
-func (h *haproxy) useServer(p *proxy, s *stmt) { p.uses = append(slices.Clip(p.uses), s) }
+func (h *haproxy) useServer(p *proxy, s *stmt) { p.uses = append(p.uses, s) }
 
 // setBase reads ca-base and crt-base.
 func (h *haproxy) setBase(_ *proxy, s *stmt) {
@@ -209,74 +209,4 @@ func (h *haproxy) noOption(_ *proxy, s *stmt) {
 	default:
 		h.needless(s, "the option has no effect here either")
 	}
-}
-
-// httpchk reads `option httpchk [METHOD] [URI] [VERSION]`.
-func (h *haproxy) httpchk(p *proxy, s *stmt) {
-	p.check = httpCheck{method: config.At("OPTIONS", s.pos), path: config.At("/", s.pos)}
-	switch len(s.words) {
-	case 2:
-	case 3:
-		h.checkPath(p, s, s.word(2))
-	default:
-		p.check.method = config.At(s.arg(2), s.word(2).pos)
-		h.checkPath(p, s, s.word(3))
-	}
-	// The version was also the way to send headers: HTTP/1.1\r\nHost:\ name
-	_, headers, _ := strings.Cut(s.arg(4), "\r\n")
-	for line := range strings.SplitSeq(headers, "\r\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok {
-			h.checkHeader(p, s, s.word(4).pos, name, strings.TrimSpace(value))
-		}
-	}
-}
-
-func (h *haproxy) checkPath(p *proxy, s *stmt, uri word) {
-	p.check.path = config.At(uri.text, uri.pos)
-	if !strings.HasPrefix(uri.text, "/") || printable(uri.text) != uri.text || strings.Contains(uri.text, " ") {
-		p.check.path.V = "/"
-		h.note(s, "%s: %s is not a path that midspan's check can ask for; it asks for /", s, quote(uri.text))
-	}
-}
-
-func (h *haproxy) checkHeader(p *proxy, s *stmt, pos config.Pos, name, value string) {
-	plain := value != "" && printable(value) == value && !strings.ContainsAny(value, "%\t ")
-	if strings.EqualFold(name, "Host") && plain {
-		p.check.host = config.At(value, pos)
-		return
-	}
-	h.note(s, "%s: the header %s is not carried over: midspan's check sends Host only", s, quote(name))
-}
-
-// httpCheckSend reads `http-check send [meth M] [uri U] [ver V] [hdr N V] [body B]`.
-func (h *haproxy) httpCheckSend(p *proxy, s *stmt) {
-	if !p.check.path.Set() {
-		h.needless(s, "without `option httpchk` it has no effect")
-		return
-	}
-	for i := 2; i < len(s.words); i++ {
-		switch w := s.word(i); w.text {
-		case "meth":
-			i++
-			p.check.method = config.At(s.arg(i), s.word(i).pos)
-		case "uri":
-			i++
-			h.checkPath(p, s, s.word(i))
-		case "ver":
-			i++
-		case "hdr":
-			h.checkHeader(p, s, w.pos, s.arg(i+1), s.arg(i+2))
-			i += 2
-		default:
-			h.note(s, "%s: %s is not carried over: midspan's check is one plain GET", s, quote(strings.TrimSpace(w.text+" "+s.arg(i+1))))
-			i++
-		}
-	}
-}
-
-func (h *haproxy) httpCheckExpect(_ *proxy, s *stmt) {
-	if s.arg(2) == "status" && s.arg(3) == "200-399" {
-		return // what midspan's check expects
-	}
-	h.lost(s, "midspan's check takes every status from 200 to 399 for up")
 }

@@ -159,38 +159,45 @@ func addresses(servers []*httpServer) (out []*httpAddress) {
 	type one struct {
 		listenAt
 		servers []*httpServer
+		last    *httpServer // that was added
 	}
+	known := map[config.Listen]*one{}
 	var all []*one
 	for _, s := range servers {
 		for _, l := range s.listens {
-			i := slices.IndexFunc(all, func(o *one) bool { return o.V == l.V })
-			if i < 0 {
-				all = append(all, &one{listenAt: l})
-				i = len(all) - 1
+			o := known[l.V]
+			if o == nil {
+				o = &one{listenAt: l}
+				known[l.V] = o
+				all = append(all, o)
 			}
-			o := all[i]
 			o.ssl, o.proxy = o.ssl || l.ssl, o.proxy || l.proxy // of the address, whoever says it
 			switch {
-			case slices.Contains(o.servers, s):
+			case o.last == s:
 			case l.def:
 				o.servers = slices.Insert(o.servers, 0, s)
 			default:
 				o.servers = append(o.servers, s)
 			}
+			o.last, o.def = s, o.def || l.def
 		}
 	}
+	same := map[*httpServer][]*httpAddress{} // by the first server
 	for _, o := range all {
 		if !slices.ContainsFunc(o.servers, func(s *httpServer) bool { return s.carried }) {
 			continue
 		}
-		i := slices.IndexFunc(out, func(a *httpAddress) bool {
+		list := same[o.servers[0]]
+		i := slices.IndexFunc(list, func(a *httpAddress) bool {
 			return a.listens[0].ssl == o.ssl && a.listens[0].proxy == o.proxy && slices.Equal(a.servers, o.servers)
 		})
 		if i < 0 {
-			out = append(out, &httpAddress{servers: o.servers})
-			i = len(out) - 1
+			a := &httpAddress{servers: o.servers}
+			list, out = append(list, a), append(out, a)
+			same[o.servers[0]] = list
+			i = len(list) - 1
 		}
-		out[i].listens = append(out[i].listens, o.listenAt)
+		list[i].listens = append(list[i].listens, o.listenAt)
 	}
 	return out
 }
@@ -202,6 +209,9 @@ func (x *nginx) httpRoute(a *httpAddress) {
 		return
 	}
 	first := carried[0]
+	if n := countLocations(carried); !x.rules(n) || !x.rules(len(a.servers[0].names)*len(carried)) {
+		return
+	}
 	l := first.locations[0]
 	r := l.route(x, a.listens[0].ssl)
 	x.nameOf(&r, carried)
@@ -231,6 +241,13 @@ func (x *nginx) httpRoute(a *httpAddress) {
 	if x.room(len(r.Listen), countServers(&r)) && x.route(r) {
 		x.aboutHTTPDefaults(l)
 	}
+}
+
+func countLocations(servers []*httpServer) (n int) {
+	for _, s := range servers {
+		n += len(s.locations)
+	}
+	return n
 }
 
 // nameOf gives the route a name and tells where it is from.

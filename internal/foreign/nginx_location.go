@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -338,7 +337,7 @@ func (x *nginx) responseHeaders(c nginxSettings, r *config.Route) {
 // alike notes what locations have of their own that a route has once, and takes
 // those out whose servers are spoken with in another way.
 func (x *nginx) alike(a *httpAddress, servers []*httpServer, r *config.Route) {
-	first := servers[0].locations[0]
+	first, base := servers[0].locations[0], inParts(r)
 	for _, s := range servers {
 		s.locations = slices.DeleteFunc(s.locations, func(l *httpLocation) bool {
 			if l == first {
@@ -354,7 +353,7 @@ func (x *nginx) alike(a *httpAddress, servers []*httpServer, r *config.Route) {
 				other.Balance, other.Check, other.SlowStart, other.HTTP.Sticky = r.Balance, r.Check, r.SlowStart, r.HTTP.Sticky
 			}
 			x.notes, x.unneeded = x.notes[:n], x.unneeded[:u]
-			if what := differs(r, &other); what != "" {
+			if what := differs(base, inParts(&other)); what != "" {
 				x.note(l.node.stmt, "%s: what it has of its own (%s) is not carried over: midspan has that once for a route, and takes it from line %d", l.node, what, first.node.pos.Line)
 			}
 			return false
@@ -362,32 +361,43 @@ func (x *nginx) alike(a *httpAddress, servers []*httpServer, r *config.Route) {
 	}
 }
 
-// differs names the parts in which two routes are not the same.
-func differs(a, b *config.Route) string {
-	parts := []struct {
-		name string
-		of   func(r *config.Route) config.Route
-	}{
-		{"proxy_ssl", func(r *config.Route) config.Route { return config.Route{UpstreamTLS: r.UpstreamTLS} }},
-		{"headers", func(r *config.Route) config.Route {
-			h := config.HTTP{Host: r.HTTP.Host, Forwarded: r.HTTP.Forwarded, RequestHeaders: r.HTTP.RequestHeaders, ResponseHeaders: r.HTTP.ResponseHeaders}
-			return config.Route{HTTP: h}
-		}},
-		{"timeouts", func(r *config.Route) config.Route {
-			h := config.HTTP{HeaderTimeout: r.HTTP.HeaderTimeout, KeepaliveTimeout: r.HTTP.KeepaliveTimeout, ResponseTimeout: r.HTTP.ResponseTimeout}
-			return config.Route{HTTP: h, Settings: config.Settings{ConnectTimeout: r.ConnectTimeout}}
-		}},
-		{"limit_conn", func(r *config.Route) config.Route {
-			return config.Route{Settings: config.Settings{MaxConnections: r.MaxConnections, PerSource: r.PerSource}}
-		}},
-		{"the upstream's balancing and max_fails", func(r *config.Route) config.Route {
-			return config.Route{HTTP: config.HTTP{Sticky: r.HTTP.Sticky}, Settings: config.Settings{Balance: r.Balance, Check: r.Check, SlowStart: r.SlowStart}}
-		}},
-	}
-	var what []string
+// part is something that a route has once and locations may have differently.
+type part struct {
+	name string
+	of   func(r *config.Route) config.Route
+}
+
+var parts = []part{
+	{"proxy_ssl", func(r *config.Route) config.Route { return config.Route{UpstreamTLS: r.UpstreamTLS} }},
+	{"headers", func(r *config.Route) config.Route {
+		h := config.HTTP{Host: r.HTTP.Host, Forwarded: r.HTTP.Forwarded, RequestHeaders: r.HTTP.RequestHeaders, ResponseHeaders: r.HTTP.ResponseHeaders}
+		return config.Route{HTTP: h}
+	}},
+	{"timeouts", func(r *config.Route) config.Route {
+		h := config.HTTP{HeaderTimeout: r.HTTP.HeaderTimeout, KeepaliveTimeout: r.HTTP.KeepaliveTimeout, ResponseTimeout: r.HTTP.ResponseTimeout}
+		return config.Route{HTTP: h, Settings: config.Settings{ConnectTimeout: r.ConnectTimeout}}
+	}},
+	{"limit_conn", func(r *config.Route) config.Route {
+		return config.Route{Settings: config.Settings{MaxConnections: r.MaxConnections, PerSource: r.PerSource}}
+	}},
+	{"the upstream's balancing and max_fails", func(r *config.Route) config.Route {
+		return config.Route{HTTP: config.HTTP{Sticky: r.HTTP.Sticky}, Settings: config.Settings{Balance: r.Balance, Check: r.Check, SlowStart: r.SlowStart}}
+	}},
+}
+
+// inParts are the parts of a route as texts.
+func inParts(r *config.Route) (texts []string) {
 	for _, p := range parts {
-		x, y := p.of(a), p.of(b)
-		if !bytes.Equal(encoded(x), encoded(y)) {
+		texts = append(texts, string(encoded(p.of(r))))
+	}
+	return texts
+}
+
+// differs names the parts in which two routes are not the same.
+func differs(a, b []string) string {
+	var what []string
+	for i, p := range parts {
+		if a[i] != b[i] {
 			what = append(what, p.name)
 		}
 	}

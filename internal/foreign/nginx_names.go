@@ -32,6 +32,9 @@ type named struct {
 func (x *nginx) byName(r *config.Route, n, pass *node, c *nginxSettings) bool {
 	variable, port := passVariable(pass.arg(1))
 	var list []named
+	if m := x.maps["$"+variable]; m != nil && !x.rules(len(m.block)) || m == nil && !x.rules(len(x.stream)) {
+		return false
+	}
 	switch m := x.maps["$"+variable]; {
 	case variable == byServerName && port != "":
 		x.lost(pass.stmt, whyAnyName)

@@ -3,7 +3,6 @@ package foreign
 import (
 	"net/netip"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +21,8 @@ type nginxSettings struct {
 	tls                                  nginxTLS
 	up                                   nginxProxySSL
 
+	proxied, prereading []*node // what else is about PROXY headers, and ClientHellos, in the block itself
+
 	// Of these, a block that has one has none of those around it.
 	realIP, access, limits           inherited
 	setHeader, addHeader, hideHeader inherited
@@ -37,7 +38,7 @@ func (l *inherited) add(n *node) {
 	if !l.own {
 		*l = inherited{own: true}
 	}
-	l.nodes = append(slices.Clip(l.nodes), n)
+	l.nodes = append(l.nodes, n)
 }
 
 // inner are c for a block inside.
@@ -45,6 +46,7 @@ func (c nginxSettings) inner() nginxSettings {
 	for _, l := range []*inherited{&c.realIP, &c.access, &c.limits, &c.setHeader, &c.addHeader, &c.hideHeader, &c.tls.certs, &c.tls.keys} {
 		l.own = false
 	}
+	c.tls.own, c.up.own, c.proxied, c.prereading = nil, nil, nil, nil
 	return c
 }
 
@@ -57,6 +59,9 @@ func (x *nginx) setting(c *nginxSettings, n *node) bool {
 	switch name := n.name(); {
 	case lists[name] != nil && len(n.words) > 1:
 		lists[name].add(n)
+		if strings.HasPrefix(name, "ssl_") {
+			c.tls.own = append(c.tls.own, n)
+		}
 		x.carry(n.stmt)
 	case x.tlsSetting(c, n), x.timeSetting(c, n):
 	case name == "proxy_socket_keepalive":
@@ -89,9 +94,13 @@ func (x *nginx) timeSetting(c *nginxSettings, n *node) bool {
 	case "proxy_timeout":
 		x.time(n, &c.idle)
 	case "preread_timeout":
-		x.time(n, &c.preread)
+		if x.time(n, &c.preread) {
+			c.prereading = append(c.prereading, n)
+		}
 	case "proxy_protocol_timeout":
-		x.time(n, &c.proxyTimeout)
+		if x.time(n, &c.proxyTimeout) {
+			c.proxied = append(c.proxied, n)
+		}
 	default:
 		return false
 	}
@@ -105,6 +114,7 @@ func (x *nginx) streamSetting(c *nginxSettings, n *node) bool {
 		c.sendProxy = n.arg(1) == "on"
 	case "ssl_preread":
 		c.sslPreread = n.arg(1) == "on"
+		c.prereading = append(c.prereading, n)
 	default:
 		return x.setting(c, n)
 	}

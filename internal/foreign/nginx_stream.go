@@ -84,11 +84,42 @@ func (x *nginx) streamServer(n *node, around nginxSettings) {
 	for _, group := range sameKind(at) {
 		added = x.streamRoute(n, c, r, group) || added
 	}
+	x.withoutEffect(c, r, pass, at)
 	if len(at) == 0 {
 		x.route(r) // which says that there is none
 	}
 	if added {
 		x.aboutDefaults(c, n.pos)
+	}
+}
+
+// withoutEffect notes what no listen address, or no server, of a server makes
+// use of.
+func (x *nginx) withoutEffect(c nginxSettings, r config.Route, pass *node, at []listenAt) {
+	has := func(f func(l listenAt) bool) bool { return slices.ContainsFunc(at, f) }
+	if !has(func(l listenAt) bool { return l.ssl }) {
+		for _, n := range c.tls.own {
+			x.needless(n.stmt, "it has no effect without `listen … ssl`")
+		}
+	}
+	if !c.up.on.V {
+		for _, n := range c.up.own {
+			x.needless(n.stmt, "it has no effect without `proxy_ssl on`")
+		}
+	}
+	if !has(func(l listenAt) bool { return l.proxy }) {
+		own := c.proxied
+		if c.realIP.own {
+			own = append(slices.Clone(own), c.realIP.nodes...)
+		}
+		for _, n := range own {
+			x.needless(n.stmt, "it has no effect without `listen … proxy_protocol`")
+		}
+	}
+	if r.Mode.V != modeSNI && !strings.HasPrefix(pass.arg(1), "$") {
+		for _, n := range c.prereading {
+			x.needless(n.stmt, "no server is chosen by the name that a TLS client asks for")
+		}
 	}
 }
 

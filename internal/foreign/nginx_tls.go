@@ -14,6 +14,7 @@ type nginxTLS struct {
 	verify            config.Field[string]
 	protocols         *node
 	alpn              *node
+	own               []*node // of the block itself
 	password, reject  *node
 }
 
@@ -22,6 +23,7 @@ type nginxProxySSL struct {
 	on, verify, serverName config.Field[bool]
 	name, ca, cert, key    config.Field[string]
 	protocols              *node
+	own                    []*node // of the block itself
 }
 
 // tlsSetting is setting for TLS.
@@ -49,6 +51,13 @@ func (x *nginx) tlsSetting(c *nginxSettings, n *node) bool {
 		*nodes[name] = n
 	default:
 		return false
+	}
+	switch {
+	case name == "proxy_ssl":
+	case strings.HasPrefix(name, "proxy_"):
+		c.up.own = append(c.up.own, n)
+	default:
+		c.tls.own = append(c.tls.own, n)
 	}
 	x.carry(n.stmt)
 	return true

@@ -46,7 +46,7 @@ func TestProblems(t *testing.T) {
 		{"; a;", nginxFile, "in:1:1: unexpected \";\""},
 		{"include;", nginxFile, "in:1:1: `include` without a file"},
 		{strings.Repeat("a {", 60), nginxFile, "in:1:1: blocks are nested deeper than 50"},
-		{"events { }\n", nginxFile, "in:1:1: no `server` of a `stream` block, and no plain one of an `http` block, could be carried over\nin:1:1: `events` has no counterpart and needs none"},
+		{"events { }\n", nginxFile, "in:1:1: no `server` of a `stream` block, and none of an `http` block that passes requests on, could be carried over\nin:1:1: `events` has no counterpart and needs none"},
 		{"include nginx.conf;", nginxFile, "in:1:1: "},
 		{"./ip_fwd.sh -i eth0 -f 80 -a a.example.com", importIPForward, "in:1:1: `./ip_fwd.sh -i eth0 -f 80 -a a.example.com`: -b (the backend port) is missing"},
 		{"./ip_fwd.sh -i eth0 -f 80 -a a.example.com -b", importIPForward, "in:1:44: -b needs a value"},
