@@ -33,7 +33,7 @@ e2e: build ## real databases, web servers and long runs; needs what .ci/run inst
 	cd bench && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 
-bench: build ## beside HAProxy, nginx, iptables and others, 20 minutes; BENCH=quick: 1
+bench: build ## beside HAProxy, nginx, iptables and others, 25 minutes; BENCH=quick: 2
 	@cd bench && go run . $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)

@@ -49,6 +49,7 @@ type stage struct {
 	*lab.Lab
 	fwd    *peer.Running
 	routes []peer.Route
+	mode   peer.Mode
 	addr   string // the last route's, for the client
 }
 
@@ -58,10 +59,12 @@ func (r *runner) set(p *peer.Peer, routes []peer.Route, mtu bool) (*stage, error
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{Lab: l, routes: routes, addr: p.Addr(routes[len(routes)-1])}
-	target, err := l.Start(lab.Cmd{Program: lab.Self, Args: []string{"serve", targetAddr}, In: l.Target})
+	last := routes[len(routes)-1]
+	s := &stage{Lab: l, routes: routes, mode: last.Mode, addr: p.Addr(last)}
+	role, mode := targetRole(s.mode)
+	target, err := l.Start(lab.Cmd{Program: lab.Self, Args: []string{role, targetAddr}, In: l.Target})
 	if err == nil {
-		err = s.await(targetAddr, target.Err)
+		err = await(func() error { return s.ping(targetAddr, mode) }, target.Err)
 	}
 	if err == nil {
 		s.fwd, err = p.Start(l, routes, r.limits)
@@ -72,17 +75,43 @@ func (r *runner) set(p *peer.Peer, routes []peer.Route, mtu bool) (*stage, error
 	return s, nil
 }
 
+// targetRole is what the target is behind a forwarder of a mode, and how to
+// speak with it.
+func targetRole(m peer.Mode) (role string, speaks peer.Mode) {
+	switch m {
+	case peer.ModeSNI:
+		return "serve-tls", m
+	case peer.ModeHTTP:
+		return "serve-http", m
+	case peer.ModeProxy:
+		return "serve-proxy", m
+	default:
+		return "serve", peer.ModeTCP
+	}
+}
+
 // one is the single route that most workloads use.
 func one() []peer.Route { return []peer.Route{{Port: forwarderPort, To: targetAddr}} }
+
+// oneOf is that in another mode.
+func oneOf(m peer.Mode) []peer.Route {
+	routes := one()
+	routes[0].Mode = m
+	return routes
+}
 
 // ready waits until the forwarder's last route works.
 func (s *stage) ready() error { return s.await(s.addr, s.fwd.Ended) }
 
 // await waits until the target answers at addr, while alive says nothing.
 func (s *stage) await(addr string, alive func() error) error {
+	return await(func() error { return s.ping(addr, s.mode) }, alive)
+}
+
+func await(ping, alive func() error) error {
 	end := time.Now().Add(patience)
 	for {
-		err := s.ping(addr)
+		err := ping()
 		if err == nil {
 			return nil
 		}
@@ -97,8 +126,22 @@ func (s *stage) await(addr string, alive func() error) error {
 }
 
 // ping makes one exchange with the target.
-func (s *stage) ping(addr string) error {
-	return s.try(load.Spec{Addr: addr, Conns: 1, Steps: []load.Step{{Send: 64, Receive: 64}}, Sessions: 1})
+func (s *stage) ping(addr string, m peer.Mode) error {
+	if m == peer.ModeHTTP {
+		return s.get(addr)
+	}
+	return s.try(speaking(m, load.Spec{Addr: addr, Conns: 1, Steps: []load.Step{{Send: 64, Receive: 64}}, Sessions: 1}))
+}
+
+// speaking is spec as clients of a mode speak.
+func speaking(m peer.Mode, spec load.Spec) load.Spec {
+	switch m {
+	case peer.ModeSNI, peer.ModeTLS:
+		spec.TLS = peer.ServerName
+	case peer.ModeProxy:
+		spec.Proxy, spec.Reconnect = true, true
+	}
+	return spec
 }
 
 // try runs a load that is no measurement.
@@ -117,11 +160,11 @@ func (s *stage) close(err error) error { return errors.Join(err, s.fwd.Err(), s.
 
 // stageFor makes what traffic needs, and waits until it is ready.
 func (r *runner) stageFor(w *workload, p *peer.Peer) (*stage, error) {
-	routes := one
+	routes := oneOf(w.mode)
 	if w.routes != nil {
-		routes = w.routes
+		routes = w.routes()
 	}
-	s, err := r.set(p, routes(), w.mtu)
+	s, err := r.set(p, routes, w.mtu)
 	if err != nil {
 		return nil, err
 	}
@@ -141,11 +184,19 @@ func (r *runner) traffic(w *workload, p *peer.Peer) (map[string]float64, error) 
 	if err != nil {
 		return nil, err
 	}
-	got, err := r.run(s, w.spec)
+	got, err := r.load(s, w)
 	if err := s.close(err); err != nil {
 		return nil, err
 	}
 	return w.values(got), nil
+}
+
+// load loads a stage as a workload says.
+func (r *runner) load(s *stage, w *workload) (reading, error) {
+	if w.wrk != nil {
+		return r.wrk(s, *w.wrk)
+	}
+	return r.run(s, speaking(w.mode, w.spec))
 }
 
 // run loads a stage.

@@ -36,6 +36,9 @@ func shapes(quick bool) []shape {
 // checkAll sends checked bytes through all peers.
 func (r *runner) checkAll(ctx context.Context) (code int, err error) {
 	for _, p := range r.peers {
+		if !p.Can(peer.ModeTCP) {
+			continue
+		}
 		for _, shape := range shapes(r.quick) {
 			if ctx.Err() != nil {
 				return 130, errors.Join(err, errors.New("interrupted"))

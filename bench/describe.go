@@ -40,13 +40,29 @@ func (r *runner) describe() (*result.Results, error) {
 			res.Midspan = strings.TrimPrefix(version, "midspan ")
 		}
 		res.Peers = append(res.Peers, result.Peer{
-			Name: p.Name, Title: p.Title, Version: version, Config: p.Config(one(), r.limits), Kind: kinds[p.Kind], Family: p.Family, Best: p.Best,
+			Name: p.Name, Title: p.Title, Version: version, Config: r.config(p), Kind: kinds[p.Kind], Family: p.Family, Best: p.Best,
 		})
 	}
 	for _, w := range r.workloads {
 		res.Workloads = append(res.Workloads, w.Workload)
 	}
 	return res, nil
+}
+
+// config is what p ran with, in each mode.
+func (r *runner) config(p *peer.Peer) string {
+	var text strings.Builder
+	done := map[peer.Mode]bool{}
+	for _, w := range r.workloads {
+		if done[w.mode] || w.skips(p, r.allPeers) {
+			continue
+		}
+		if done[w.mode] = true; w.mode != peer.ModeTCP && p.Kind != peer.None {
+			fmt.Fprintf(&text, "\n# %s:\n", w.mode)
+		}
+		text.WriteString(p.Config(oneOf(w.mode), r.limits))
+	}
+	return strings.TrimPrefix(text.String(), "\n")
 }
 
 var kinds = map[peer.Kind]result.Kind{

@@ -33,7 +33,10 @@ func main() {
 
 // start is what this process is to be: the program, or an end of a measurement.
 func start(args []string) (code int, err error) {
-	roles := map[string]func(string) error{"serve": serve, "load": drive, "iocopy": peer.IOCopy, "apply": apply}
+	roles := map[string]func(string) error{
+		"serve": serve(load.Serve), "serve-http": serve(load.ServeHTTP), "serve-proxy": serve(load.ServeProxy), "serve-tls": load.ServeTLS,
+		"load": drive, "iocopy": peer.IOCopy, "apply": apply,
+	}
 	if len(args) == 2 && roles[args[0]] != nil {
 		if err := roles[args[0]](args[1]); err != nil {
 			return 1, fmt.Errorf("%s: %w", args[0], err)
@@ -62,10 +65,12 @@ func btoi(b bool) int {
 	return 0
 }
 
-// serve is the target.
-func serve(addr string) error {
-	runtime.LockOSThread()
-	return load.Serve(context.Background(), addr)
+// serve is the target, which answers at an address until it is killed.
+func serve(f func(context.Context, string) error) func(addr string) error {
+	return func(addr string) error {
+		runtime.LockOSThread()
+		return f(context.Background(), addr)
+	}
 }
 
 // drive is the client: its last line is the report.

@@ -22,13 +22,14 @@ type options struct {
 	out       string // "": see runner.place
 	complete  bool   // nothing is left out
 	peers     []*peer.Peer
+	allPeers  bool         // none were chosen
 	pair      []*peer.Peer // see pairAll
 	workloads []workload
 	left      []string // what is not there and was not asked for
 }
 
 // quickPeers take part in a quick run.
-var quickPeers = []string{"direct", "iptables", "haproxy", "haproxy-splice", "nginx-64k", "midspan", "midspan-nft"}
+var quickPeers = []string{"direct", "iptables", "haproxy", "haproxy-splice", "nginx-64k", "midspan", "midspan-nft", "midspan-tcp"}
 
 // build is a value of the flag --midspan.
 type build struct {
@@ -60,7 +61,7 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := f.String("only", "", "workloads, separated by commas (default all): "+strings.Join(names(workloads()), ", "))
-	peers := f.String("peers", "", "peers, separated by commas (default all): "+strings.Join(peerNames(peer.All()), ", ")+", midspan, midspan-nft")
+	peers := f.String("peers", "", "peers, separated by commas (default all): "+strings.Join(peerNames(peer.All()), ", ")+", midspan, midspan-nft, midspan-tcp")
 	pair := f.String("pair", "", "two peers, separated by a comma: compare them by many short slices in turn, and write no files; --rounds is how often all is made anew")
 	seconds := f.Float64("seconds", 0, "what a run is measured for (default 1.2; quick 0.5; a slice of --pair 0.25)")
 	f.IntVar(&o.rounds, "rounds", 0, "how often each run is made (default 7; quick 2)")
@@ -68,7 +69,7 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	f.BoolVar(&o.check, "check", false, "measure nothing: check every byte by its SHA-256, both ways, through every peer")
 	f.StringVar(&o.out, "out", "", "directory for results.json, results.md and results.svg (default results-local; a complete run without errors: this one, bench)")
 	var builds []build
-	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds; a build's kernel engine is the peer NAME-nft", func(text string) error {
+	f.Func("midspan", "binary of midspan (default ../bin/midspan); or NAME=PATH[,ENV=VALUE...], repeatable, to compare builds; a build's kernel engine is the peer NAME-nft, and NAME-tcp is one that looks at no names", func(text string) error {
 		b, err := parseBuild(text)
 		builds = append(builds, b)
 		return err
@@ -128,6 +129,7 @@ func (o *options) defaults(seconds float64) {
 func (o *options) choosePeers(list string, builds []build) error {
 	wanted := split(list)
 	all := list == ""
+	o.allPeers = all
 	if all && o.quick {
 		wanted, all = quickPeers, false
 	}
@@ -144,7 +146,7 @@ func (o *options) choosePeers(list string, builds []build) error {
 	}
 	known := peer.All()
 	for _, b := range builds {
-		for _, p := range []*peer.Peer{peer.Build(b.name, b.path, b.env), peer.InKernel(b.name, b.path, b.env)} {
+		for _, p := range []*peer.Peer{peer.Build(b.name, b.path, b.env), peer.InKernel(b.name, b.path, b.env), peer.Plain(b.name, b.path, b.env)} {
 			if slices.Contains(peerNames(known), p.Name) {
 				return fmt.Errorf("a peer is called %q already; give the build another name", p.Name)
 			}
@@ -156,7 +158,9 @@ func (o *options) choosePeers(list string, builds []build) error {
 			o.left = append(o.left, p.Name)
 			continue
 		}
-		extra := slices.ContainsFunc(builds, func(b build) bool { return b.name != "midspan" && p.Name == peer.KernelName(b.name) })
+		extra := slices.ContainsFunc(builds, func(b build) bool {
+			return b.name != "midspan" && (p.Name == peer.KernelName(b.name) || p.Name == peer.PlainName(b.name))
+		})
 		if all && !extra || slices.Contains(wanted, p.Name) || slices.Contains(given, p.Name) {
 			o.peers = append(o.peers, p)
 		}
@@ -180,6 +184,11 @@ func (o *options) missing() error {
 	for _, p := range o.peers {
 		if err := p.Missing(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
+		}
+	}
+	if slices.ContainsFunc(o.workloads, func(w workload) bool { return w.wrk != nil }) {
+		if _, err := peer.Find("wrk"); err != nil {
+			errs = append(errs, errors.New("wrk is missing: apt-get install wrk"))
 		}
 	}
 	if len(errs) > 0 {

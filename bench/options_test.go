@@ -29,7 +29,7 @@ func TestOptions(t *testing.T) {
 		"--peers midspan-nft,iptables":                      "iptables midspan-nft",
 		"--peers midspan-nft --midspan /b/m":                "midspan midspan-nft",
 		"--peers midspan-nft,new-nft --midspan new=/b/new":  "new new-nft midspan-nft",
-		"--quick": "direct iptables haproxy haproxy-splice nginx-64k midspan midspan-nft",
+		"--quick": "direct iptables haproxy haproxy-splice nginx-64k midspan midspan-nft midspan-tcp",
 	} {
 		if got := strings.Join(peerNames(parse(t, line, "").peers), " "); got != want {
 			t.Errorf("%q: %s; want %s", line, got, want)
@@ -66,7 +66,10 @@ func TestQuickRounds(t *testing.T) {
 	for _, c := range (&runner{options: parse(t, "", "quick")}).cells() {
 		n[c.workload.Name+" "+c.peer.Name]++
 	}
-	for name, want := range map[string]int{"apply1000 midspan-nft": 1, "apply1000 midspan": 0, "conn1000 iptables": 2, "conn1000 haproxy": 0, "conn midspan-nft": 2} {
+	for name, want := range map[string]int{
+		"apply1000 midspan-nft": 1, "apply1000 midspan": 0, "conn1000 iptables": 2, "conn1000 haproxy": 0, "conn midspan-nft": 2,
+		"http haproxy": 2, "http iptables": 0, "proxy midspan": 2, "proxy midspan-tcp": 0, "sni-bulk midspan-tcp": 2, "sni-bulk haproxy": 0, "conn midspan-tcp": 0,
+	} {
 		if n[name] != want {
 			t.Errorf("%s: %d times instead of %d", name, n[name], want)
 		}
@@ -82,6 +85,7 @@ func TestWrongOptions(t *testing.T) {
 		"results":                     `"results" is no flag`,
 		"--peers direct --midspan =x": `"=x" is neither`,
 		"--midspan direct=/b/new":     `a peer is called "direct" already`,
+		"--midspan midspan-tcp=/b/n":  `a peer is called "midspan-tcp" already`,
 		"--midspan midspan-nft=/b/n":  `a peer is called "midspan-nft" already`,
 		"--rounds 0":                  "--rounds 0 leaves nothing to do",
 		"--seconds -1":                "--seconds -1 leaves nothing to do",
@@ -123,6 +127,30 @@ func TestCells(t *testing.T) {
 	}
 	if got := strings.Join(first, " "); got != "direct midspan iocopy direct" {
 		t.Errorf("the first of each round: %s", got)
+	}
+}
+
+// TestModes: in a run of all, some workloads leave peers out for time's sake; one
+// who asks for a peer gets it, where it has that mode.
+func TestModes(t *testing.T) {
+	for line, want := range map[string]string{
+		"--only http-conn": "haproxy nginx-64k midspan",
+		"--only sni-conn --midspan new=/b/new --peers new,midspan-tcp,haproxy-splice,iocopy": "haproxy-splice new midspan-tcp",
+		"--only http,proxy --peers direct,iptables,nginx,midspan-nft,midspan-tcp --rounds 9": "direct nginx nginx",
+	} {
+		r := &runner{options: parse(t, line, "")}
+		var got []string
+		for _, c := range r.cells() {
+			if c.round == 1 && c.peer.Name != "envoy" {
+				got = append(got, c.peer.Name)
+			}
+			if c.round > webRounds {
+				t.Errorf("%q: round %d of %s", line, c.round, c.workload.Name)
+			}
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%q: %s; want %s", line, text, want)
+		}
 	}
 }
 

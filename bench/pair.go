@@ -28,7 +28,7 @@ func (r *runner) pairAll(ctx context.Context) (code int, err error) {
 	fmt.Printf("%s ÷ %s, median of %d pairs of slices of %s; ± is two standard errors.\n", second.Name, first.Name, r.rounds*slicePairs, r.window)
 	for i := range r.workloads {
 		w := &r.workloads[i]
-		if w.values == nil || w.skip != nil && (w.skip(first) || w.skip(second)) {
+		if w.values == nil || w.skips(first, false) || w.skips(second, false) {
 			fmt.Fprintf(os.Stderr, "%s: not for this\n", w.Name)
 			continue
 		}
@@ -69,7 +69,7 @@ func (r *runner) slices(w *workload, ratios map[string][]float64) (err error) {
 			slices.Reverse(order)
 		}
 		for _, i := range order {
-			got, err := r.run(stages[i], w.spec)
+			got, err := r.load(stages[i], w)
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.pair[i].Name, err)
 			}

@@ -82,7 +82,7 @@ func (r *runner) cells() []cell {
 				continue
 			}
 			for _, p := range inTurn(r.peers, round) {
-				if w.skip == nil || !w.skip(p) {
+				if !w.skips(p, r.allPeers) {
 					all = append(all, cell{round, w, p})
 				}
 			}

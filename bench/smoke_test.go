@@ -100,6 +100,31 @@ func TestKernelEngine(t *testing.T) {
 	}
 }
 
+// TestEveryMode: names, TLS, HTTP and PROXY headers, through all that have them.
+func TestEveryMode(t *testing.T) {
+	const modes = "http,http-conn,http-big,sni-bulk,sni-conn,tls-bulk,tls-conn,proxy"
+	r := run(t, t.TempDir(), 3+3*8+2, "--midspan", buildMidspan(t), "--peers", "direct,haproxy,nginx-64k,midspan,midspan-tcp", "--only", modes)
+	for _, s := range r.Samples {
+		w, _ := r.Workload(s.Workload)
+		for _, m := range w.Metrics {
+			v, ok := s.Values[m.Name]
+			if own := strings.HasPrefix(m.Name, "fwd_"); ok == (own && s.Peer == "direct") || ok && v <= 0 {
+				t.Errorf("%s, %s: %s is %v (%v)", s.Workload, s.Peer, m.Name, v, ok)
+			}
+		}
+	}
+	for peer, words := range map[string][]string{
+		"haproxy": {"# sni:", "# http:", "# tls:", "# proxy:", "send-proxy-v2"}, "midspan-tcp": {"# sni:"}, "midspan": {"mode: sni", "mode: http", "tls: server.pem"},
+	} {
+		p, _ := r.Peer(peer)
+		for _, word := range words {
+			if !strings.Contains(p.Config, word) {
+				t.Errorf("%s ran with no %q:\n%s", peer, word, p.Config)
+			}
+		}
+	}
+}
+
 // TestPairs: two peers take turns.
 func TestPairs(t *testing.T) {
 	out, err := exec.Command(program(t), "--pair", "iocopy,direct", "--only", "pp64", "--rounds", "1", "--seconds", "0.05").CombinedOutput()

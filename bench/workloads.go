@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"midspan/bench/load"
 	"midspan/bench/peer"
 	"midspan/bench/result"
@@ -22,6 +24,16 @@ type workload struct {
 	cell func(*runner, *workload, *peer.Peer) (map[string]float64, error)
 	// skip tells the peers that have no such thing.
 	skip func(*peer.Peer) bool
+	mode peer.Mode
+	// peers are the others beside midspan in a run of all, where more would tell
+	// little and take long; nil: all.
+	peers []string
+	wrk   *wrkLoad // nil: spec
+}
+
+// skips tells whether p has no part in w; all: in a run of all peers.
+func (w *workload) skips(p *peer.Peer, all bool) bool {
+	return !p.Can(w.mode) || w.skip != nil && w.skip(p) || all && w.peers != nil && p.Engine == "" && !slices.Contains(w.peers, p.Name)
 }
 
 const (
@@ -52,6 +64,7 @@ func workloads() []workload {
 		bulk("mtu1", "Bulk, 1500-byte frames, 1 conn.", 1, true), bulk("mtu8", "Bulk, 1500-byte frames, 8 conns.", 8, true),
 		shortConnections(), pingPong("pp1", 1), pingPong("pp64", 64), pingPong("pp512", 512), kafka(), tls(), idle(), manyRoutes(),
 		connectionsOfMany(), applyMany(),
+		http(), httpConnections(), httpBig(), sniBulk(), sniConnections(), tlsBulk(), tlsConnections(), proxied(),
 	}
 }
 

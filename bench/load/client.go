@@ -5,41 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// Spec says what the client does.
-type Spec struct {
-	Addr      string // IPv4 address and port
-	Conns     int    // at a time
-	Steps     []Step // of a session, in this order
-	Reconnect bool   // a session has a connection of its own, else one lasts for all
-	Warmup    time.Duration
-	Window    time.Duration // what is counted, after the warm-up
-	Sessions  int           // if > 0: a connection ends after so many; there is no window
-	Check     bool          // messages carry digests, and are checked
-	Hold      bool          // see Hold
-}
-
-// Step is a request and the answer to it, in bytes. A request has at least 24;
-// checked ones 32 more, or none. See Endless.
-type Step struct{ Send, Receive int64 }
-
-// Report is what happened within the window.
-type Report struct {
-	Seconds   float64
-	Sessions  int64 // ended
-	Exchanges int64 // requests answered
-	BytesUp   int64
-	BytesDown int64
-	P50       float64 // µs: of a session where it has a connection of its own, else of an exchange
-	P99       float64
-	P999      float64
-	Errors    int64
-	Error     string // the first one
-}
 
 // client is the state of a run.
 type client struct {
@@ -87,6 +57,9 @@ const (
 // Run makes a run: it writes "begin" and "end" lines to marks when the window
 // begins and ends. Errors of connections are in the report.
 func Run(spec Spec, marks io.Writer) (Report, error) {
+	if spec.TLS != "" {
+		return runTLS(spec, marks)
+	}
 	c, err := newClient(spec)
 	if err != nil {
 		return Report{}, err
@@ -177,6 +150,9 @@ func newClient(spec Spec) (*client, error) {
 	if len(spec.Steps) == 0 || spec.Conns <= 0 {
 		return nil, errors.New("a run needs connections and steps")
 	}
+	if spec.Proxy && (!spec.Reconnect || spec.Check) {
+		return nil, errors.New("a PROXY header is for the beginning of a connection that is not checked")
+	}
 	for _, s := range spec.Steps {
 		if s.Send < headerSize || s.Receive <= 0 {
 			return nil, fmt.Errorf("a step of %d bytes up and %d down: at least %d up and 1 down", s.Send, s.Receive, headerSize)
@@ -184,6 +160,11 @@ func newClient(spec Spec) (*client, error) {
 		head := make([]byte, min(s.Send, bufferSize))
 		header{spec.Check, s.Send, s.Receive}.encode(head)
 		c.heads = append(c.heads, head)
+	}
+	if spec.Proxy {
+		c.heads[0] = append(introduction(), c.heads[0]...)
+		c.spec.Steps = slices.Clone(spec.Steps)
+		c.spec.Steps[0].Send += int64(len(c.heads[0])) - min(spec.Steps[0].Send, bufferSize)
 	}
 	c.poll, err = newPoller()
 	return c, err

@@ -12,7 +12,9 @@ import (
 )
 
 // start runs a target on a free port.
-func start(t *testing.T) (addr string) {
+func start(t *testing.T) (addr string) { return startWith(t, Serve) }
+
+func startWith(t *testing.T, serve func(context.Context, string) error) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -22,7 +24,7 @@ func start(t *testing.T) (addr string) {
 	l.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, addr) }()
+	go func() { done <- serve(ctx, addr) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

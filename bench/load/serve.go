@@ -23,6 +23,8 @@ type target struct {
 	buffer   []byte
 	zeros    []byte
 	seed     uint64
+	http     bool // see ServeHTTP
+	proxy    bool // see ServeProxy
 }
 
 // served is a connection of the target: it reads a request, then writes the
@@ -37,13 +39,19 @@ type served struct {
 	unsent  int64 // of the answer
 	in      *sink
 	out     *source
-	pending []byte // of a checked answer
+	pending []byte // of a checked answer; of HTTP's, its head
+	request []byte // of HTTP
+	last    bool   // HTTP: the connection ends after this answer
+	known   bool   // the PROXY header has come
 }
 
 // Serve answers requests on addr (IPv4 address and port) until ctx ends. The
 // calling goroutine should own its thread.
-func Serve(ctx context.Context, addr string) error {
+func Serve(ctx context.Context, addr string) error { return serve(ctx, addr, func(*target) {}) }
+
+func serve(ctx context.Context, addr string, set func(*target)) error {
 	t := &target{conns: map[int32]*served{}, buffer: make([]byte, bufferSize), zeros: make([]byte, bufferSize)}
+	set(t)
 	var err error
 	if t.poll, err = newPoller(); err != nil {
 		return err
@@ -123,9 +131,14 @@ func (t *target) serve(c *served) {
 	}
 	for range turn {
 		var e unix.Errno
-		if c.unsent > 0 {
+		switch {
+		case t.http && c.unsent > 0:
+			e = t.httpAnswer(c)
+		case t.http:
+			e = t.httpRequest(c)
+		case c.unsent > 0:
 			e = t.answer(c)
-		} else {
+		default:
 			e = t.request(c)
 		}
 		switch e {
@@ -155,6 +168,11 @@ func (t *target) request(c *served) unix.Errno {
 		return unix.EPIPE // the end
 	}
 	b := t.buffer[:n]
+	if t.proxy && !c.known {
+		if b, e = c.introduce(b); e != 0 {
+			return e
+		}
+	}
 	for len(b) > 0 {
 		if c.unread == 0 {
 			m := copy(c.head[c.have:], b)

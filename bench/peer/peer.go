@@ -9,17 +9,38 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"midspan/bench/lab"
+	"midspan/bench/load"
 )
 
 // Route is a port of the forwarder that leads to the target.
 type Route struct {
 	Port int
 	To   string // address and port
+	Mode Mode
 }
+
+// Mode is what a forwarder does with the bytes of a route, beside passing them on.
+type Mode string
+
+// The modes.
+const (
+	ModeTCP   Mode = ""      // nothing
+	ModeSNI   Mode = "sni"   // chooses the target by the name in TLS's first message: ServerName, and no other
+	ModeHTTP  Mode = "http"  // is a reverse proxy
+	ModeTLS   Mode = "tls"   // ends TLS, with the certificate of pemFile
+	ModeProxy Mode = "proxy" // takes a PROXY header of the client's and sends one to the target
+)
+
+// ServerName is what clients ask for in TLS.
+const ServerName = "server.example.com"
+
+// pemFile has the certificate and the key of a lab.
+const pemFile = "server.pem"
 
 // Listen is where clients connect to.
 func (r Route) Listen() string { return fmt.Sprintf("%s:%d", lab.ForwarderIP, r.Port) }
@@ -48,6 +69,7 @@ type Peer struct {
 	FDs         int    // open files for a connection; 0: none
 	Engine      string // midspan's, see Relay
 	Routes      bool   // can have many routes
+	Modes       []Mode // what it can do
 	Optional    bool   // may be missing
 
 	program string // found in the search path, or a path
@@ -66,6 +88,9 @@ type Peer struct {
 }
 
 type need struct{ file, remedy string }
+
+// Can tells whether p has a mode.
+func (p *Peer) Can(m Mode) bool { return slices.Contains(p.Modes, m) }
 
 // Missing is nil when all is there that p needs, and says what is not.
 func (p *Peer) Missing() error {
@@ -90,14 +115,16 @@ func missing(what, remedy string) error {
 	return fmt.Errorf("%s is missing: %s", what, remedy)
 }
 
-// path finds the program; an ordinary user's search path may lack sbin.
-func (p *Peer) path() (string, error) {
-	path, err := exec.LookPath(p.program)
+func (p *Peer) path() (string, error) { return Find(p.program) }
+
+// Find finds a program; an ordinary user's search path may lack sbin.
+func Find(program string) (string, error) {
+	path, err := exec.LookPath(program)
 	if err == nil {
 		return filepath.Abs(path)
 	}
 	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, p.program)); err == nil {
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
 			return path, nil
 		}
 	}
@@ -166,6 +193,15 @@ func (p *Peer) Start(l *lab.Lab, routes []Route, limits Limits) (*Running, error
 	}
 	if len(p.args) == 0 {
 		return r, nil
+	}
+	if slices.ContainsFunc(routes, func(r Route) bool { return r.Mode == ModeTLS }) {
+		text, err := load.Certificate(ServerName)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(l.Dir, pemFile), text, 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if err := r.launch(p.config(routes, limits)); err != nil {
 		return nil, err

@@ -28,6 +28,35 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestModeConfig: every mode that a peer has is in its configuration.
+func TestModeConfig(t *testing.T) {
+	words := map[string]map[Mode]string{
+		"haproxy": {ModeSNI: "req.ssl_sni -i " + ServerName, ModeHTTP: "mode http\n", ModeTLS: "ssl crt server.pem", ModeProxy: "send-proxy-v2"},
+		"nginx":   {ModeSNI: "ssl_preread on;", ModeHTTP: "proxy_pass http://r20000;", ModeTLS: "ssl_certificate server.pem;", ModeProxy: "proxy_protocol on;"},
+		"envoy":   {ModeSNI: "server_names: [" + ServerName, ModeHTTP: "http_connection_manager", ModeTLS: "filename: server.pem"},
+		"midspan": {ModeSNI: "mode: sni", ModeHTTP: "mode: http", ModeTLS: "tls: server.pem", ModeProxy: "send_proxy: v2"},
+	}
+	for _, p := range append(All(), Build("midspan", "midspan", nil)) {
+		for mode, word := range words[p.Family] {
+			text := p.Config([]Route{{Port: 20000, To: "10.9.2.1:9000", Mode: mode}}, Limits{Conns: 100})
+			if !p.Can(mode) || !strings.Contains(text, word) || !strings.Contains(text, "10.9.2.1") {
+				t.Errorf("%s, %s: no %q in\n%s", p.Name, mode, word, text)
+			}
+		}
+		if len(words[p.Family]) == 0 && p.Can(ModeTLS) {
+			t.Errorf("%s can do TLS", p.Name)
+		}
+	}
+	plain := Plain("new", "/b/new", nil)
+	sni := []Route{{Port: 20000, To: "10.9.2.1:9000", Mode: ModeSNI}}
+	if text := plain.Config(sni, Limits{}); plain.Name != "new-tcp" || strings.Contains(text, "sni") || plain.Can(ModeTCP) || !plain.Can(ModeSNI) {
+		t.Errorf("%+v\n%s", plain, text)
+	}
+	if text := nginx64k().Config([]Route{{Port: 1, To: "10.9.2.1:1", Mode: ModeHTTP}}, Limits{}); !strings.Contains(text, "keepalive 64;") || strings.Contains(text, "stream {") {
+		t.Errorf("nginx keeps no connections:\n%s", text)
+	}
+}
+
 func TestVariants(t *testing.T) {
 	best := map[string]int{}
 	for _, p := range All() {

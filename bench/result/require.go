@@ -29,6 +29,7 @@ var (
 	haproxyBest    = Opponent{Family: "haproxy"}
 	nginxBest      = Opponent{Family: "nginx"}
 	iptables       = Opponent{Peer: IPTables}
+	plain          = Opponent{Peer: MidspanTCP}
 )
 
 // enough rounds tell a difference from the drift of the machine; memory hardly varies.
@@ -71,6 +72,12 @@ var Requirements = []Requirement{
 	{Workload: "idle", Metric: "rss_bytes_per_conn", Against: nginxBest, AtMost: 0.05, Rounds: enoughMemory},
 
 	{Workload: "routes", Metric: "ready_ms", Against: haproxyDefault, AtMost: 1.0, Rounds: enough},
+
+	// A look at a name costs a connection little, and its bytes nothing.
+	{Workload: "sni-bulk", Metric: "gbps", Against: plain, AtLeast: 0.95, Rounds: enough},
+	{Workload: "sni-conn", Metric: "conns_per_s", Against: plain, AtLeast: 0.95, Rounds: enough},
+
+	{Workload: "http", Metric: "reqs_per_s", Against: haproxyDefault, AtLeast: 0.8, Rounds: enough},
 
 	// The kernel engine does what iptables does, so with one route it is to be no slower; with many it looks up where
 	// iptables searches.

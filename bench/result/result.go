@@ -13,6 +13,7 @@ const (
 	Direct     = "direct"      // no forwarder at all: the ceiling of the machine
 	Midspan    = "midspan"     // the build under test
 	MidspanNFT = "midspan-nft" // its kernel engine
+	MidspanTCP = "midspan-tcp" // it, with no look at names
 	HAProxy    = "haproxy"     // HAProxy with its defaults
 	IPTables   = "iptables"    // what the kernel engine replaces
 )
