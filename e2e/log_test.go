@@ -21,6 +21,10 @@ type record struct {
 	ID         string    `json:"id"`
 	Route      string    `json:"route"`
 	Client     string    `json:"client"`
+	Peer       string    `json:"peer"`
+	Link       string    `json:"link"`
+	Consumer   string    `json:"consumer"`
+	ServerName string    `json:"server_name"`
 	Server     string    `json:"server"`
 	Endpoint   string    `json:"endpoint"`
 	DurationMS float64   `json:"duration_ms"`

@@ -21,14 +21,14 @@ func WebServer(t testing.TB, in *Net, addr, name string, size int) *Nginx {
 	t.Helper()
 	return startNginx(t, in, addr, "", fmt.Sprintf(`http {
 	access_log off;
-	client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+	%s
 	keepalive_requests 100;
 	server {
 		listen %s;
 		root .;
 		location / { add_header Served-By %s; try_files /body =404; }
 	}
-}`, addr, name), size)
+}`, tempPaths, addr, name), size)
 }
 
 // WebServerWith is an nginx that answers every request with 200, and has more
@@ -46,10 +46,23 @@ func WebServerWith(t testing.TB, in *Net, addr, server string) *Nginx {
 // StreamProxy is an nginx at addr that forwards TCP to a server.
 func StreamProxy(t testing.TB, addr, to string) *Nginx {
 	t.Helper()
+	return Stream(t, addr, fmt.Sprintf("server { listen %s; proxy_pass %s; }", addr, to))
+}
+
+// tempPaths keep nginx's files in its own directory.
+const tempPaths = "client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;"
+
+// Web is an nginx whose http block has this text; it listens on addr.
+func Web(t testing.TB, addr, text string) *Nginx {
+	t.Helper()
+	return startNginx(t, nil, addr, "", "http {\n\taccess_log off;\n\t"+tempPaths+"\n"+text+"\n}", 0)
+}
+
+// Stream is an nginx whose stream block has this text; it listens on addr.
+func Stream(t testing.TB, addr, text string) *Nginx {
+	t.Helper()
 	module := NeedFile(t, "/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")
-	return startNginx(t, nil, addr, "load_module "+module+";", fmt.Sprintf(`stream {
-	server { listen %s; proxy_pass %s; }
-}`, addr, to), 0)
+	return startNginx(t, nil, addr, "load_module "+module+";", "stream {\n"+text+"\n}", 0)
 }
 
 // startNginx runs nginx without a master: a kill -9 is the end of all of it.
@@ -77,26 +90,4 @@ func startNginx(t testing.TB, in *Net, addr, top, blocks string, size int) *Ngin
 		return Listens(in, addr)
 	})
 	return &Nginx{p, addr}
-}
-
-// HAProxy starts one at addr that forwards TCP to a server.
-func HAProxy(t testing.TB, addr, to string) *Proc {
-	t.Helper()
-	program := Need(t, "haproxy", "haproxy")
-	conf := filepath.Join(t.TempDir(), "haproxy.cfg")
-	text := fmt.Sprintf(`defaults
-  mode tcp
-  timeout connect 3s
-  timeout client 1m
-  timeout server 1m
-listen peer
-  bind %s
-  server s %s
-`, addr, to)
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	p := Start(t, Spec{Program: program, Args: []string{"-db", "-f", conf}})
-	Until(t, 10*time.Second, "haproxy listens on "+addr, func() bool { return Listens(nil, addr) })
-	return p
 }
