@@ -12,5 +12,6 @@ require (
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
+	github.com/coder/websocket v1.8.15 // indirect
 	golang.org/x/net v0.57.0 // indirect
 )
