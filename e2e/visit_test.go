@@ -78,3 +78,11 @@ func visitDead(t *testing.T, addr string) string {
 	}
 	return d.LocalAddr.String()
 }
+
+// endOf is nil for an orderly end.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
