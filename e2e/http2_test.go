@@ -105,7 +105,7 @@ func TestHTTP2(t *testing.T) {
 				}
 				_, port, _ := net.SplitHostPort(at)
 				url := client.scheme + "://web.example.com:" + port + "/path?q=1"
-				base := []string{client.flag, "--cacert", ca.File, rig.Resolve("web.example.com", at), "-w", "|%{http_version} %{http_code} %header{served-in}"}
+				base := []string{client.flag, "--cacert", ca.File, "--resolve", rig.Resolve("web.example.com", at), "-w", "|%{http_version} %{http_code} %header{served-in}"}
 				out, code := rig.Curl(t, append(base, url)...)
 				if want := "GET /path?q=1|" + client.version + " 200 " + back.version; code != 0 || out != want {
 					t.Errorf("%s: %d, %q; want %q", client.name, code, out, want)

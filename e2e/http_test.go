@@ -53,7 +53,7 @@ func TestHTTPRules(t *testing.T) {
 		{"app.example.com", "/api/x%20y", "api", "/x%20y"},
 		{"APP.example.com", "/api/", "api", "/"},
 	} {
-		out, code := rig.Curl(t, rig.Resolve(c.host, addr), "-H", "X-Forwarded-For: 1.2.3.4", "http://"+c.host+":"+port+c.path)
+		out, code := rig.Curl(t, "--resolve", rig.Resolve(c.host, addr), "-H", "X-Forwarded-For: 1.2.3.4", "http://"+c.host+":"+port+c.path)
 		words := strings.Fields(out)
 		if code != 0 || len(words) != 8 || words[0] != c.server || words[4] != strings.ToLower(c.host) || words[5] != c.asked {
 			t.Errorf("%s%s: %q; want %s, asked for %s", c.host, c.path, out, c.server, c.asked)
@@ -131,7 +131,7 @@ func fieldsOf(client *http.Client, url string) ([]string, error) {
 func TestHTTPSticky(t *testing.T) {
 	first, second := rig.Addr(t, "127.0.0.1"), rig.Addr(t, "127.0.0.1")
 	servers := map[string]*rig.Nginx{"first": rig.WebServer(t, nil, first, "first", 10), "second": rig.WebServer(t, nil, second, "second", 10)}
-	f, addr := httpFile(t, "    to: [%q, %q]\n    http: { sticky: SRV }\n    check: { tcp: true, every: 200ms, rise: 1, fall: 1 }\n", first, second)
+	f, addr := httpFile(t, "    to: [%q, %q]\n    http: { sticky: SRV }\n    check: { kind: tcp, every: 200ms, rise: 1, fall: 1 }\n", first, second)
 	m := rig.Run(t, f)
 	ask := func(args ...string) string {
 		t.Helper()

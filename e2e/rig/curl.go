@@ -25,8 +25,8 @@ func Curl(t testing.TB, args ...string) (out string, code int) {
 	return stdout.String(), cmd.ProcessState.ExitCode()
 }
 
-// Resolve has curl find host:port of a URL at the address addr.
+// Resolve is for curl's --resolve: host, with the port of addr, is at addr.
 func Resolve(host, addr string) string {
 	ip, port, _ := strings.Cut(addr, ":")
-	return fmt.Sprintf("--resolve=%s:%s:%s", host, port, ip)
+	return fmt.Sprintf("%s:%s:%s", host, port, ip)
 }
