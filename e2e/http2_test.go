@@ -36,6 +36,7 @@ func speaking(t *testing.T, certificate *tls.Certificate, set func(*http.Protoco
 	var protocols http.Protocols
 	set(&protocols)
 	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex() // as HTTP/2 always is
 		w.Header().Set("Served-In", r.Proto)
 		w.Header().Set("Trailer", "Sum")
 		hash := sha256.New()
@@ -159,7 +160,7 @@ func trailed(client *http.Client, url string, seed int) error {
 	defer resp.Body.Close()
 	back, err := io.ReadAll(resp.Body)
 	if err != nil || resp.ProtoMajor != 2 || string(back) != body {
-		return fmt.Errorf("%s: %d bytes of %d, %w", resp.Proto, len(back), len(body), err)
+		return fmt.Errorf("%s: %d bytes of %d, %v", resp.Proto, len(back), len(body), err)
 	}
 	if want := fmt.Sprintf("%x <nil>", sha256.Sum256([]byte(body))); resp.Trailer.Get("Sum") != want {
 		return fmt.Errorf("the trailer is %q, want %q", resp.Trailer.Get("Sum"), want)
