@@ -1,0 +1,209 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"midspan/internal/config"
+	"midspan/internal/plan"
+)
+
+// tls writes the certificate and what belongs to it into r. What has no place
+// in midspan's file is noted.
+func (t *translation) tls(r *route) error {
+	cert, key, err := t.pair(r, "ssl_certificate", "ssl_certificate_key", "ssl_password_file")
+	if err != nil {
+		return err
+	}
+	if cert == "" {
+		return r.server.errorf("no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive")
+	}
+	v := config.TLS{Cert: []config.Field[string]{set(cert)}, Key: set(key)}
+	for _, d := range r.all("ssl_alpn") {
+		for _, a := range d.args {
+			v.ALPN = append(v.ALPN, set(a))
+		}
+	}
+	if d := r.all("ssl_protocols"); d != nil && !slices.Contains(d[0].args, "TLSv1.2") && slices.Contains(d[0].args, "TLSv1.3") {
+		v.Min = set("1.3")
+	}
+	switch r.arg("ssl_verify_client") {
+	case "on":
+		v.ClientCA, v.ClientCert = set(t.ends.path(r.arg("ssl_client_certificate"))), set("required")
+	case "optional":
+		v.ClientCA, v.ClientCert = set(t.ends.path(r.arg("ssl_client_certificate"))), set("optional")
+	case "optional_no_ca":
+		t.notes = append(t.notes, "not carried over: ssl_verify_client optional_no_ca")
+	}
+	r.patch = append(r.patch, func(c *config.Route) { c.TLS = v })
+	return nil
+}
+
+// upstreamTLS writes proxy_ssl and what belongs to it into r.
+func (t *translation) upstreamTLS(r *route) error {
+	if _, answers := r.returns(); answers || !r.on("proxy_ssl") {
+		return nil
+	}
+	cert, key, err := t.pair(r, "proxy_ssl_certificate", "proxy_ssl_certificate_key", "proxy_ssl_password_file")
+	if err != nil {
+		return err
+	}
+	v := config.UpstreamTLS{On: set(true), Verify: set(r.on("proxy_ssl_verify"))}
+	if cert != "" {
+		v.Cert, v.Key = set(cert), set(key)
+	}
+	if ca := r.arg("proxy_ssl_trusted_certificate"); ca != "" && v.Verify.V {
+		v.CA = set(t.ends.path(ca))
+	}
+	name, known := expand(r.arg("proxy_ssl_name"), r.static)
+	if name == "" && known {
+		name = r.passes
+	}
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	// Without proxy_ssl_server_name nginx does not send the name, but looks for
+	// it in the certificate; midspan does both or none.
+	if _, err := netip.ParseAddr(name); err != nil && (r.on("proxy_ssl_server_name") || v.Verify.V) {
+		v.Name = set(name)
+	}
+	r.patch = append(r.patch, func(c *config.Route) { c.UpstreamTLS = v })
+	return nil
+}
+
+// pair are the files of a certificate and its key; "" where there is none. An
+// encrypted key is decrypted into a file of the front's: midspan has no
+// passwords.
+func (t *translation) pair(r *route, cert, key, password string) (certFile, keyFile string, err error) {
+	c, known := expand(r.arg(cert), r.static)
+	k, known2 := expand(r.arg(key), r.static)
+	if !known || !known2 {
+		return "", "", r.server.errorf("certificates by variables of a connection are not possible")
+	}
+	if c == "" {
+		return "", "", nil
+	}
+	certFile, keyFile = t.ends.path(c), t.ends.path(k)
+	text, err := os.ReadFile(keyFile)
+	if err != nil {
+		return "", "", fmt.Errorf("cannot load certificate key %q: %w", keyFile, err)
+	}
+	if !strings.Contains(string(text), "ENCRYPTED") {
+		return certFile, keyFile, nil
+	}
+	passwords, err := t.passwords(r.arg(password))
+	if err != nil {
+		return "", "", err
+	}
+	plain := filepath.Join(t.ends.temp, r.name+"-"+key+".pem")
+	for _, p := range passwords {
+		cmd := exec.Command("openssl", "pkey", "-in", keyFile, "-out", plain, "-passin", "stdin")
+		cmd.Stdin = strings.NewReader(p + "\n")
+		if err = cmd.Run(); err == nil {
+			return certFile, plain, nil
+		}
+	}
+	return "", "", fmt.Errorf("cannot load certificate key %q: no password fits: %v", keyFile, err)
+}
+
+// passwords are the lines of a file, which may be a pipe and is read once.
+func (t *translation) passwords(name string) ([]string, error) {
+	if name == "" {
+		return nil, nil
+	}
+	if known, read := t.ends.passwords[name]; read {
+		return known, nil
+	}
+	text, err := os.ReadFile(t.ends.path(name))
+	if err != nil {
+		return nil, err
+	}
+	t.ends.passwords[name] = strings.Split(strings.ReplaceAll(strings.TrimRight(string(text), "\r\n"), "\r", ""), "\n")
+	return t.ends.passwords[name], nil
+}
+
+// names makes b a route that chooses by the name in the ClientHello, with a
+// route for each of the servers behind it. A server that rejects handshakes is
+// one that the names do not lead to.
+func (t *translation) names(b *bind) error {
+	r := route{unit: b.def, name: b.def.route + "-names", listen: t.ends.address(b)}
+	type group struct {
+		match string
+		to    netip.AddrPort
+	}
+	var groups []group
+	rejecting := netip.AddrPort{}
+	def := netip.AddrPort{}
+	for _, u := range b.units {
+		to := rejecting
+		if !u.on("ssl_reject_handshake") {
+			to = t.ends.inner()
+			if err := t.unit(u, to, true, b.ssl); err != nil {
+				return err
+			}
+		}
+		if u == b.def {
+			def = to
+		}
+		for _, n := range u.names {
+			if n.pattern != nil || strings.HasSuffix(n.text, ".*") {
+				return u.server.errorf("a pattern in server_name cannot choose a route")
+			}
+			if suffix, dot := strings.CutPrefix(n.text, "."); dot {
+				groups = append(groups, group{suffix, to}, group{"*." + suffix, to})
+				continue
+			}
+			groups = append(groups, group{n.text, to})
+		}
+	}
+	wants := func(to netip.AddrPort) bool { return to != rejecting }
+	if slices.ContainsFunc(groups, func(g group) bool { return !wants(g.to) }) && wants(def) {
+		// A name that must be rejected although there is a default: it leads to
+		// a route that knows no name.
+		rejecting = t.ends.inner()
+		t.rejecting(b, rejecting)
+	}
+	t.emit(&r, []string{"server 127.0.0.1:1"})
+	r.patch = append(r.patch, func(c *config.Route) {
+		c.Mode, c.SendProxy = set(string(plan.ModeSNI)), set(string(plan.SendV2))
+		if b.proxy {
+			c.Proxy.Mode = set(string(plan.ProxyRequired))
+		}
+		c.To = nil
+		if wants(def) {
+			c.To = []config.Server{serverAt(def)}
+		}
+		for _, g := range groups {
+			if !wants(g.to) {
+				g.to = rejecting
+			}
+			if g.to.IsValid() {
+				c.Groups = append(c.Groups, config.Group{Match: set(g.match), To: []config.Server{serverAt(g.to)}})
+			}
+		}
+	})
+	t.routes = append(t.routes, r)
+	return nil
+}
+
+// rejecting makes a route that refuses every name.
+func (t *translation) rejecting(b *bind, listen netip.AddrPort) {
+	r := route{unit: b.def, name: b.def.route + "-reject", listen: listen}
+	t.emit(&r, []string{"server 127.0.0.1:1"})
+	r.patch = append(r.patch, func(c *config.Route) {
+		c.Mode, c.Proxy.Mode = set(string(plan.ModeSNI)), set(string(plan.ProxyRequired))
+		c.To = nil
+		c.Groups = []config.Group{{Match: set("rejected.invalid"), To: []config.Server{serverAt(netip.MustParseAddrPort("127.0.0.1:1"))}}}
+	})
+	t.routes = append(t.routes, r)
+}
+
+func serverAt(a netip.AddrPort) config.Server {
+	return config.Server{Target: set(config.Target{Host: a.Addr().String(), Port: a.Port()})}
+}

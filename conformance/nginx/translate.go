@@ -1,0 +1,278 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"midspan/internal/config"
+	"midspan/internal/foreign"
+	"midspan/internal/plan"
+)
+
+// translation is a configuration on its way to midspan's plan. What midspan's
+// importer carries over goes through it, as an nginx.conf of plain servers with
+// the variables resolved; what it does not is written into the midspan file here.
+type translation struct {
+	conf   *conf
+	ends   *ends // servers of the front's own, and bridges to Unix sockets
+	text   strings.Builder
+	routes []route
+	notes  []string
+}
+
+// route is one route that the front asks for.
+type route struct {
+	*unit
+	name   string
+	listen netip.AddrPort
+	patch  []func(*config.Route)
+}
+
+var at = config.Pos{File: "front", Line: 1, Col: 1}
+
+// set is a value that the front writes.
+func set[T any](v T) config.Field[T] { return config.At(v, at) }
+
+// plan is the whole way: the front's routes as an nginx.conf, midspan's
+// importer, what the front adds, midspan's check.
+func (t *translation) plan() (*plan.Plan, []string, error) {
+	if err := t.write(); err != nil {
+		return nil, nil, err
+	}
+	file := &config.File{}
+	if len(t.routes) > 0 {
+		imp, err := foreign.Nginx("front.conf", foreign.Files{Open: func(string) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(t.text.String())), nil
+		}})
+		if err != nil {
+			return nil, nil, fmt.Errorf("midspan's importer: %w\n%s", err, t.text.String())
+		}
+		for _, n := range imp.Notes {
+			t.notes = append(t.notes, "importer: "+n.Text)
+		}
+		file = imp.File
+	}
+	for i := range file.Routes {
+		r := &file.Routes[i]
+		j := slices.IndexFunc(t.routes, func(o route) bool { return o.name == r.Name.V })
+		if j < 0 {
+			return nil, nil, fmt.Errorf("midspan's importer made a route %q, which nobody asked for", r.Name.V)
+		}
+		for _, patch := range t.routes[j].patch {
+			patch(r)
+		}
+	}
+	off := set(config.OffOr[config.Listen]{Off: true})
+	file.Health.Listen, file.Admin, file.Control = off, off, set(config.OffOr[string]{Off: true})
+	file.Drain.Detection, file.Drain.Timeout = set(time.Duration(0)), set(time.Hour)
+	p, warnings, err := plan.New(file)
+	return p, append(t.notes, warnings.Lines()...), err
+}
+
+// write makes the text for the importer, and the routes.
+func (t *translation) write() error {
+	t.line("stream {")
+	t.copy(t.conf.stream, "resolver", "resolver_timeout")
+	for _, b := range t.conf.binds {
+		if b.udp {
+			continue // see ends.datagrams
+		}
+		if err := t.bind(b); err != nil {
+			return err
+		}
+	}
+	t.line("}")
+	return nil
+}
+
+func (t *translation) line(format string, args ...any) { fmt.Fprintf(&t.text, format+"\n", args...) }
+
+// copy passes directives on as they are.
+func (t *translation) copy(ds []*directive, names ...string) {
+	for _, d := range ds {
+		if slices.Contains(names, d.name) {
+			t.line("%s;", quoteAll(d))
+		}
+	}
+}
+
+func quoteAll(d *directive) string {
+	all := []string{d.name}
+	for _, a := range d.args {
+		all = append(all, quoted(a))
+	}
+	return strings.Join(all, " ")
+}
+
+// quoted is a word of an nginx.conf.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// bind makes the route, or the chain of routes, of one address.
+func (t *translation) bind(b *bind) error {
+	if len(b.units) == 1 || b.scripted() {
+		return t.unit(b.def, t.ends.address(b), b.proxy, b.ssl)
+	}
+	return t.names(b)
+}
+
+// scripted tells whether the servers that share b differ only in what the front
+// answers: then one route serves all, and the answer depends on the name that
+// midspan tells.
+func (b *bind) scripted() bool {
+	first := ""
+	for i, u := range b.units {
+		if _, is := u.returns(); !is || u.on("ssl_reject_handshake") {
+			return false
+		}
+		var tls []string
+		for _, name := range []string{"ssl_certificate", "ssl_certificate_key", "ssl_protocols", "ssl_alpn", "ssl_verify_client"} {
+			tls = append(tls, u.arg(name))
+		}
+		key := strings.Join(tls, " ")
+		if i == 0 {
+			first = key
+		} else if key != first {
+			return false
+		}
+	}
+	return true
+}
+
+// unit makes the route of u on listen.
+func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) error {
+	r := route{unit: u, name: u.route, listen: listen}
+	servers, err := t.servers(u)
+	if err != nil {
+		return err
+	}
+	t.emit(&r, servers)
+	r.access()
+	r.limits(t)
+	if proxy {
+		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyRequired)) })
+	}
+	if _, answers := u.returns(); answers {
+		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV2)) })
+	} else if u.on("proxy_protocol") {
+		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV1)) })
+	}
+	if tls {
+		if err := t.tls(&r); err != nil {
+			return err
+		}
+	}
+	if err := t.upstreamTLS(&r); err != nil {
+		return err
+	}
+	t.routes = append(t.routes, r)
+	return nil
+}
+
+// emit writes r for the importer.
+func (t *translation) emit(r *route, servers []string) {
+	t.line("upstream %s {", r.name)
+	for _, s := range servers {
+		t.line("  %s;", s)
+	}
+	t.line("}")
+	t.line("server {")
+	t.line("  listen %s;", r.listen)
+	t.line("  proxy_pass %s;", r.name)
+	for _, name := range []string{"proxy_connect_timeout", "proxy_timeout", "proxy_socket_keepalive"} {
+		if all := r.all(name); all != nil {
+			t.line("  %s;", quoteAll(all[0]))
+		}
+	}
+	t.line("}")
+}
+
+// nobody is a server that no name leads to: connections find no server up.
+const nobody = "server none.invalid:1"
+
+// servers are the statements of an upstream block for u.
+func (t *translation) servers(u *unit) ([]string, error) {
+	if _, answers := u.returns(); answers {
+		addr, err := t.ends.answer(u)
+		return []string{"server " + addr.String()}, err
+	}
+	if u.bad {
+		return []string{nobody}, nil
+	}
+	if up := u.conf.upstreams[u.passes]; up != nil {
+		return t.upstream(u, up)
+	}
+	addr, err := t.ends.reach(u.passes)
+	if err != nil {
+		u.bad = true // nginx, too, says so only when a client comes
+		return []string{nobody}, nil
+	}
+	return []string{"server " + addr}, nil
+}
+
+// upstream are the statements of up. nginx's default of max_fails=1 is written
+// out, and servers that stand twice become one with twice the share.
+func (t *translation) upstream(u *unit, up *directive) (all []string, err error) {
+	type server struct {
+		params        map[string]string
+		count, weight int
+		conns         int
+	}
+	var order []string
+	servers := map[string]*server{}
+	for _, d := range up.block {
+		switch d.name {
+		case "zone":
+		case "hash":
+			if text, known := expand(d.arg(0), u.static); !known || text != "" {
+				all = append(all, quoteAll(d))
+			} // else nginx falls back to round robin
+		case "server":
+			s := &server{params: map[string]string{"max_fails": "1", "fail_timeout": "10s"}, count: 1, weight: 1}
+			for _, p := range d.args[1:] {
+				name, value, _ := strings.Cut(p, "=")
+				s.params[name] = value
+			}
+			if _, down := s.params["down"]; down {
+				continue
+			}
+			addr, err := t.ends.reach(d.arg(0))
+			if err != nil {
+				return nil, d.errorf("%v", err)
+			}
+			if n, err := strconv.Atoi(s.params["weight"]); err == nil {
+				s.weight = n
+			}
+			s.conns, _ = strconv.Atoi(s.params["max_conns"])
+			if old := servers[addr]; old != nil {
+				old.weight += s.weight
+				old.conns += s.conns
+				continue
+			}
+			order = append(order, addr)
+			servers[addr] = s
+		default:
+			all = append(all, quoteAll(d))
+		}
+	}
+	for _, addr := range order {
+		s := servers[addr]
+		text := fmt.Sprintf("server %s weight=%d max_conns=%d max_fails=%s fail_timeout=%s", addr, s.weight, s.conns, s.params["max_fails"], s.params["fail_timeout"])
+		for _, flag := range []string{"backup", "resolve"} {
+			if _, is := s.params[flag]; is {
+				text += " " + flag
+			}
+		}
+		all = append(all, text)
+	}
+	if len(order) == 0 {
+		all = append(all, nobody)
+	}
+	return all, nil
+}
