@@ -12,9 +12,12 @@ import (
 
 func copyTo(to io.Writer, from io.Reader) (int64, error) { return io.Copy(to, from) }
 
-// answerTime bounds how long one answer may take, and how long the client may
-// take to end after it.
-const answerTime = 30 * time.Second
+// answerTime bounds how long an answer may take, and endTime how long the client
+// may take to end after it.
+const (
+	answerTime = 30 * time.Second
+	endTime    = time.Second
+)
 
 // answer is nginx's `return`: u's text, and the end. Who the client is comes
 // from the header that midspan puts before each connection.
@@ -22,20 +25,11 @@ func (f *front) answer(u *unit, c *net.TCPConn) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(answerTime))
 	r := bufio.NewReader(c)
-	_ = c.SetReadDeadline(time.Now().Add(100*time.Millisecond)) // TEMP
 	h, err := readHeader(r)
-	if err != nil { // TEMP
-		for _, c := range f.daemon.Conns() {
-			if c.Route == u.route {
-				h, err = &header{source: c.Client}, nil
-			}
-		}
-	}
 	if err != nil {
 		f.log.printf(levelCrit, "midspan's PROXY header: %v", err)
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(answerTime)) // TEMP
 	s := f.session(u, h)
 	if u.on("ssl_preread") && len(u.bind.units) == 1 {
 		s.hello = readHello(r)
@@ -48,6 +42,7 @@ func (f *front) answer(u *unit, c *net.TCPConn) {
 	_ = c.CloseWrite()
 	// nginx closes here. A close with bytes unread would be a reset, which may
 	// overtake the answer; the client's end is waited for.
+	_ = c.SetReadDeadline(time.Now().Add(endTime))
 	_, _ = io.Copy(io.Discard, r)
 }
 

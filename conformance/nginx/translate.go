@@ -155,6 +155,9 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	t.emit(&r, servers)
 	r.access()
 	r.limits(t)
+	if !u.on("proxy_half_close") {
+		r.patch = append(r.patch, func(c *config.Route) { c.FinTimeout = set(config.OffOr[time.Duration]{V: halfClosed}) })
+	}
 	if proxy {
 		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyRequired)) })
 	}
@@ -162,6 +165,9 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV2)) })
 	} else if u.on("proxy_protocol") {
 		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV1)) })
+	} else if !proxy && !tls && !u.on("proxy_ssl") {
+		// To nginx a header that it does not ask for is the client's data.
+		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyPassed)) })
 	}
 	if tls {
 		if err := t.tls(&r); err != nil {
@@ -174,6 +180,11 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	t.routes = append(t.routes, r)
 	return nil
 }
+
+// halfClosed is how long a connection may live of which one side has ended. nginx
+// ends it at once unless proxy_half_close is on; a second is the least that midspan
+// has.
+const halfClosed = time.Second
 
 // emit writes r for the importer.
 func (t *translation) emit(r *route, servers []string) {
