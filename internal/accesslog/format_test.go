@@ -43,6 +43,7 @@ func noServer(r *engine.Record) {
 
 var caller = engine.Caller{
 	Peer: netip.MustParseAddrPort("10.1.0.4:1024"), Link: "azure:553665985", Consumer: "databricks-prod", ServerName: `a"b`,
+	TLS: &engine.TLS{Version: "1.3", Cipher: "TLS_AES_128_GCM_SHA256", Protocol: "h2", Resumed: true},
 }
 
 // requested makes a record one of a request.
@@ -77,10 +78,11 @@ func TestJSON(t *testing.T) {
 				r.Client = netip.MustParseAddrPort("[2001:db8::1]:33313")
 				r.Endpoint = netip.MustParseAddrPort("[fe80::1%eth0]:8000")
 				r.End = r.End.In(time.FixedZone("", 3600))
+				r.Tried = []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("[::ffff:10.0.0.2]:80")}
 				r.Err, r.Retries = "dial \"x\"\n{\"event\":\"end\"}\x00\x1b[31m\xff\\", 3
 			}),
 			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"[2001:db8::1]:33313","server":"srv1:8000","endpoint":"[fe80::1%eth0]:8000",` +
-				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"reason":"closed by client","retries":3,` +
+				`"duration_ms":5007.000,"connect_ms":1.250,"bytes_up":99,"bytes_down":212,"reason":"closed by client","retries":3,"tried":["10.0.0.1:80","10.0.0.2:80"],` +
 				`"error":"dial \"x\"\n{\"event\":\"end\"}\u0000\u001b[31m\ufffd\\"}`,
 		},
 		"a caller behind a private endpoint": {
@@ -89,7 +91,7 @@ func TestJSON(t *testing.T) {
 				r.Caller = caller
 			}),
 			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","client":"10.0.1.2:33313",` +
-				`"peer":"10.1.0.4:1024","link":"azure:553665985","consumer":"databricks-prod","server_name":"a\"b","server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
+				`"peer":"10.1.0.4:1024","link":"azure:553665985","consumer":"databricks-prod","server_name":"a\"b","tls":"1.3","cipher":"TLS_AES_128_GCM_SHA256","alpn":"h2","resumed":true,"server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
 		},
 		"a request": {
 			with(requested),

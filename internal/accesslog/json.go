@@ -58,7 +58,16 @@ func appendCaller(b []byte, c *engine.Caller) []byte {
 	}
 	b = appendKey(b, "link", c.Link)
 	b = appendKey(b, "consumer", c.Consumer)
-	return appendKey(b, "server_name", c.ServerName)
+	b = appendKey(b, "server_name", c.ServerName)
+	if t := c.TLS; t != nil {
+		b = appendKey(b, "tls", t.Version)
+		b = appendKey(b, "cipher", t.Cipher)
+		b = appendKey(b, "alpn", t.Protocol)
+		if t.Resumed {
+			b = append(b, `,"resumed":true`...)
+		}
+	}
+	return b
 }
 
 // appendRequest appends what an HTTP record has beside those of connections.
@@ -95,6 +104,13 @@ func appendEnd(b []byte, r *engine.Record) []byte {
 	b = appendKey(b, "reason", string(r.Reason)) // a request may end without one
 	b = append(b, `,"retries":`...)
 	b = strconv.AppendInt(b, int64(r.Retries), 10)
+	for i, a := range r.Tried {
+		b = append(b, [2]string{`,"tried":[`, `,`}[min(i, 1)]...)
+		b = appendAddr(b, a)
+	}
+	if len(r.Tried) > 0 {
+		b = append(b, ']')
+	}
 	if r.Err != "" {
 		b = append(b, `,"error":`...)
 		b = appendString(b, r.Err)

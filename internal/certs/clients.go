@@ -87,6 +87,8 @@ func readClients(route string, want *plan.TLS) made {
 	config := &tls.Config{
 		MinVersion: version(want.Min),
 		NextProtos: want.ALPN,
+
+		SessionTicketsDisabled: want.NoResume,
 		// Small records at the start of a stream would save a browser some
 		// milliseconds, and cost a bulk transfer a quarter of its speed.
 		DynamicRecordSizingDisabled: true,

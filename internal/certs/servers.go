@@ -84,9 +84,11 @@ func readServers(route string, want plan.UpstreamTLS) made {
 		InsecureSkipVerify:          want.Insecure,
 		MinVersion:                  version(want.Min),
 		DynamicRecordSizingDisabled: true,
+	}
+	if !want.NoResume {
 		// A new one with the files: what they let in is not asked again when a
 		// session goes on.
-		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(sessionCache)
 	}
 	if want.CA != "" {
 		config.RootCAs = r.pool(want.CA)

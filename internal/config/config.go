@@ -166,6 +166,7 @@ type Settings struct {
 	OnDown         Field[string] // one of OnDowns
 	Balance        Field[string] // one of Balances
 	ConnectTimeout Field[time.Duration]
+	Tries          Field[int]
 	IdleTimeout    Field[OffOr[time.Duration]]
 	FinTimeout     Field[OffOr[time.Duration]]
 	UserTimeout    Field[OffOr[time.Duration]]
@@ -268,6 +269,7 @@ type TLS struct {
 	ClientCA   Field[string]
 	ClientCert Field[string] // one of ClientCerts
 	Min        Field[string] // one of TLSVersions
+	Resume     Field[bool]
 	ALPN       []Field[string]
 }
 
@@ -280,6 +282,7 @@ type UpstreamTLS struct {
 	Key    Field[string]
 	Verify Field[bool]
 	Min    Field[string] // one of TLSVersions
+	Resume Field[bool]
 }
 
 // HTTP is for routes of mode http.

@@ -33,6 +33,7 @@ var (
 	kConns   = integer("number of connections", 1, 10_000_000)
 	kTimeout = duration(time.Millisecond, time.Hour)
 	kIdle    = offOr(duration(time.Second, 30*24*time.Hour))
+	kFin     = offOr(duration(10*time.Millisecond, 30*24*time.Hour))
 	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.]+\])?(%[^/:\s%\[\]]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
 	kPorts   = scalar("a range of ports", `^[0-9]+(-[0-9]+)?$`, parsePortRange, Ports.String)
 	kTarget  = scalar("a server (HOST:PORT)", `^[^\s/]+$`, ParseTarget, Target.String)
@@ -102,8 +103,9 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 		field("on_down", "What becomes of live connections to a server that goes down. keep: they are let alone. cut: they are reset. Default: keep.", enum("policy", OnDowns), func(s *S) *Field[string] { return &in(s).OnDown }),
 		field("balance", "Which server gets the next connection. Default: roundrobin.", enum("balance", Balances), func(s *S) *Field[string] { return &in(s).Balance }),
 		field("connect_timeout", "For all attempts to reach a server, together. Default: 3s.", kTimeout, func(s *S) *Field[time.Duration] { return &in(s).ConnectTimeout }),
+		field("tries", "Addresses of servers that are tried for one connection, at most, within connect_timeout. Default: 64.", integer("number of tries", 1, 64), func(s *S) *Field[int] { return &in(s).Tries }),
 		field("idle_timeout", "Cut a connection on which nothing has moved for this long. Default: off.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).IdleTimeout }),
-		field("fin_timeout", "Cut a connection that one side has ended and on which nothing has moved for this long. Default: 1h.", kIdle, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).FinTimeout }),
+		field("fin_timeout", "Cut a connection that one side has ended and on which nothing has moved for this long. Default: 1h.", kFin, func(s *S) *Field[OffOr[time.Duration]] { return &in(s).FinTimeout }),
 		field("user_timeout", "TCP_USER_TIMEOUT on both legs: how long sent bytes may stay unacknowledged, and how long a peer may take no more. Default: 5m.", offOr(duration(time.Second, 24*24*time.Hour)), func(s *S) *Field[OffOr[time.Duration]] { return &in(s).UserTimeout }),
 		embed("keepalive", "TCP keepalive on both legs, below the 240 s after which Private Link cuts an idle flow. Default: 60s, then 4 probes 15s apart.",
 			switchable(duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
@@ -154,6 +156,7 @@ var tlsKeys = []key[TLS]{
 	field("client_ca", "Certificates (PEM) of who signs the clients'.", kFile, func(t *TLS) *Field[string] { return &t.ClientCA }),
 	field("client_cert", "required or optional. Default, with client_ca: required.", enum("word", ClientCerts), func(t *TLS) *Field[string] { return &t.ClientCert }),
 	field("min", "Oldest version. Default: 1.2.", enum("version", TLSVersions), func(t *TLS) *Field[string] { return &t.Min }),
+	field("resume", "Let clients go on with an earlier session, by ticket. Default: true.", boolean(), func(t *TLS) *Field[bool] { return &t.Resume }),
 	list("alpn", "Protocols to agree on, the best first. Default for mode http: h2, http/1.1.", text("a protocol"), func(t *TLS) *[]Field[string] { return &t.ALPN }),
 }
 
@@ -164,6 +167,7 @@ var upstreamTLSKeys = []key[UpstreamTLS]{
 	field("key", "Its private key's file. Default: it is in the certificate's.", kFile, func(t *UpstreamTLS) *Field[string] { return &t.Key }),
 	field("verify", "Refuse servers whose certificate is not right. Default: true.", boolean(), func(t *UpstreamTLS) *Field[bool] { return &t.Verify }),
 	field("min", "Oldest version. Default: 1.2.", enum("version", TLSVersions), func(t *UpstreamTLS) *Field[string] { return &t.Min }),
+	field("resume", "Go on with an earlier session where the server lets us. Default: true.", boolean(), func(t *UpstreamTLS) *Field[bool] { return &t.Resume }),
 }
 
 var httpKeys = []key[HTTP]{

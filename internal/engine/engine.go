@@ -160,6 +160,15 @@ type Caller struct {
 	Link       string         `json:"link,omitempty"`        // the private endpoint's id: "azure:553665985", "aws:vpce-…"
 	Consumer   string         `json:"consumer,omitempty"`    // whose that is
 	ServerName string         `json:"server_name,omitempty"` // what the client asked for in TLS
+	TLS        *TLS           `json:"tls,omitempty"`         // spoken with the client; nil: none, or none yet
+}
+
+// TLS is what was agreed on in a handshake. It is not changed once made.
+type TLS struct {
+	Version  string `json:"version"`            // 1.2 or 1.3
+	Cipher   string `json:"cipher"`             // by its name in the standards
+	Protocol string `json:"protocol,omitempty"` // by ALPN
+	Resumed  bool   `json:"resumed,omitempty"`  // an earlier session goes on
 }
 
 // Reason is why a connection ended.
@@ -221,6 +230,9 @@ type Record struct {
 	Reason  Reason        // "" in a start record
 	Err     string        // the last connect error, if any
 	Retries int           // endpoints that were tried in vain
+
+	// Tried are those, in the order in which they failed.
+	Tried []netip.AddrPort
 
 	// Connections at this moment: in all, on the route, on the server.
 	TotalActive, RouteActive, ServerActive int

@@ -27,6 +27,7 @@ const (
 	FeatureUDP            Feature = "udp"
 	FeatureKeepalive      Feature = "keepalive"
 	FeatureConnectTimeout Feature = "connect_timeout"
+	FeatureTries          Feature = "tries"
 	FeatureUserTimeout    Feature = "user_timeout"
 	FeatureLeastConn      Feature = "leastconn"
 	FeatureServerLimit    Feature = "server max_connections"
@@ -73,6 +74,7 @@ type Capability struct {
 var Capabilities = []Capability{
 	{FeatureUDP, []Engine{NFT}, true, "`mode: udp`: datagrams", "cannot forward datagrams", "write engine: nft"},
 	{FeatureKeepalive, []Engine{Relay}, true, "`keepalive`: TCP keepalive on both legs", "cannot send keepalives on connections that are the clients' and the servers' own", "write engine: relay, or take it out and let the clients send them"},
+	{FeatureTries, []Engine{Relay}, true, "`tries`: how many servers a connection is tried at", "tries one server", "write engine: relay, or take it out"},
 	{FeatureConnectTimeout, []Engine{Relay}, true, "`connect_timeout`: a time limit for reaching a server", "cannot limit the time of a connect, which is the client's own", "write engine: relay, or take it out"},
 	{FeatureUserTimeout, []Engine{Relay}, true, "`user_timeout`: TCP_USER_TIMEOUT on both legs", "cannot set socket options", "write engine: relay, or take it out"},
 	{FeatureLeastConn, []Engine{Relay}, true, "`balance: leastconn`", "cannot choose by the number of connections", "write balance: roundrobin, or engine: relay"},
@@ -138,6 +140,7 @@ func (b *builder) asks(c *config.Route, r *Route) (all []ask) {
 	}
 	d := &b.file.Defaults
 	need(FeatureUDP, r.Mode == UDP, c.Mode.Pos, "mode udp")
+	need(FeatureTries, c.Tries.Set(), c.Tries.Pos, "")
 	need(FeatureConnectTimeout, c.ConnectTimeout.Set(), c.ConnectTimeout.Pos, "")
 	need(FeatureUserTimeout, c.UserTimeout.Set() && !c.UserTimeout.V.Off, c.UserTimeout.Pos, "")
 	need(FeatureLeastConn, r.Balance == LeastConn, firstSet(c.Balance.Pos, d.Balance.Pos), "")

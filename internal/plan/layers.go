@@ -118,6 +118,7 @@ type TLS struct {
 	ClientCert string   `json:"client_cert,omitempty"` // required or optional; "" without ClientCA
 	Min        string   `json:"min"`                   // 1.2 or 1.3
 	ALPN       []string `json:"alpn,omitempty"`
+	NoResume   bool     `json:"no_resume,omitempty"` // every handshake is a full one
 }
 
 // UpstreamTLS is how a route speaks TLS with its servers. It is comparable.
@@ -129,6 +130,7 @@ type UpstreamTLS struct {
 	Key      string `json:"key,omitempty"` // "": in Cert
 	Insecure bool   `json:"insecure,omitempty"`
 	Min      string `json:"min,omitempty"` // 1.2 or 1.3
+	NoResume bool   `json:"no_resume,omitempty"`
 }
 
 // HTTP is what a route of mode http does with requests.

@@ -20,6 +20,7 @@ const (
 	defaultHealthPort     = 8080
 	defaultAdminPort      = 9600
 	defaultConnectTimeout = 3 * time.Second
+	defaultTries          = 64
 	defaultFinTimeout     = time.Hour
 	defaultUserTimeout    = 5 * time.Minute
 	defaultIdle           = 60 * time.Second
@@ -146,7 +147,7 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		Allow:          values(s.Allow, d.Allow),
 		Source:         values(s.Source, d.Source),
 		Balance:        Balance(pick(s.Balance, d.Balance, config.Balances[0])),
-		ConnectTimeout: Duration(pick(s.ConnectTimeout, d.ConnectTimeout, defaultConnectTimeout)),
+		ConnectTimeout: Duration(pick(s.ConnectTimeout, d.ConnectTimeout, defaultConnectTimeout)), Tries: pick(s.Tries, d.Tries, defaultTries),
 		IdleTimeout:    pickOff(s.IdleTimeout, d.IdleTimeout, 0),
 		FinTimeout:     pickOff(s.FinTimeout, d.FinTimeout, defaultFinTimeout),
 		Keepalive:      keepalive(s.Keepalive, d.Keepalive),

@@ -99,7 +99,7 @@ func (b *builder) sni(c *config.Route, r *Route) {
 
 func (b *builder) tls(c *config.Route, r *Route) *TLS {
 	t := &c.TLS
-	pos := firstSet(posOf(t.Cert, t.ALPN), t.Key.Pos, t.ClientCA.Pos, t.ClientCert.Pos, t.Min.Pos)
+	pos := firstSet(posOf(t.Cert, t.ALPN), t.Key.Pos, t.ClientCA.Pos, t.ClientCert.Pos, t.Min.Pos, t.Resume.Pos)
 	if pos == (config.Pos{}) {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (b *builder) tls(c *config.Route, r *Route) *TLS {
 	}
 	v := &TLS{
 		Certs: values(t.Cert, nil), Key: t.Key.V, ClientCA: t.ClientCA.V, ClientCert: t.ClientCert.V,
-		Min: t.Min.Or(config.TLSVersions[0]), ALPN: values(t.ALPN, nil),
+		Min: t.Min.Or(config.TLSVersions[0]), ALPN: values(t.ALPN, nil), NoResume: !t.Resume.Or(true),
 	}
 	if v.ClientCA != "" && v.ClientCert == "" {
 		v.ClientCert = config.ClientCerts[0]
@@ -144,7 +144,7 @@ func (b *builder) upstreamTLS(c *config.Route, r *Route) UpstreamTLS {
 	}
 	return UpstreamTLS{
 		On: true, Name: strings.ToLower(t.Name.V), CA: t.CA.V, Cert: t.Cert.V, Key: t.Key.V,
-		Insecure: !t.Verify.Or(true), Min: t.Min.Or(config.TLSVersions[0]),
+		Insecure: !t.Verify.Or(true), Min: t.Min.Or(config.TLSVersions[0]), NoResume: !t.Resume.Or(true),
 	}
 }
 

@@ -102,6 +102,7 @@ type Route struct {
 	Servers        []*Server `json:"servers"`
 	Check          Check     `json:"check"`
 	ConnectTimeout Duration  `json:"connect_timeout"`
+	Tries          int       `json:"tries"`        // endpoints for one connection, at most
 	IdleTimeout    Duration  `json:"idle_timeout"` // 0: off
 	FinTimeout     Duration  `json:"fin_timeout"`  // 0: off
 	UserTimeout    Duration  `json:"user_timeout"` // 0: the kernel's

@@ -189,7 +189,7 @@ func TestDefaults(t *testing.T) {
 	want := Route{
 		Name: "a", Mode: TCP, Engine: Relay, EngineWhy: "default", OnDown: Keep, Listen: r.Listen, Balance: RoundRobin, Servers: r.Servers,
 		Check:          Check{Kind: CheckOff, Every: Duration(5 * time.Second), Timeout: Duration(5 * time.Second), Rise: 2, Fall: 3},
-		ConnectTimeout: Duration(3 * time.Second), FinTimeout: Duration(time.Hour), UserTimeout: Duration(5 * time.Minute),
+		ConnectTimeout: Duration(3 * time.Second), Tries: 64, FinTimeout: Duration(time.Hour), UserTimeout: Duration(5 * time.Minute),
 		Keepalive: Keepalive{Idle: Duration(time.Minute), Interval: Duration(15 * time.Second), Count: 4},
 		WhenFull:  Queue, Proxy: Proxy{Mode: ProxyRefused}, SendProxy: SendNone,
 	}

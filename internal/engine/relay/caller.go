@@ -19,6 +19,7 @@ type caller struct {
 	dst        hostPort // what the header says the client connected to; zero: nothing
 	link       string   // of the first header with an id
 	serverName string
+	tls        *engine.TLS
 	name       string    // of the consumer
 	consumer   *consumer // it, when it counts the connection: see admit
 	picker     *picker   // of the servers for this caller; nil: all of the route
@@ -156,7 +157,7 @@ func (p *pair) about() engine.Caller {
 	if p.call == nil {
 		return engine.Caller{}
 	}
-	return engine.Caller{Peer: p.call.peer.full(), Link: p.call.link, Consumer: p.call.name, ServerName: p.call.serverName}
+	return engine.Caller{Peer: p.call.peer.full(), Link: p.call.link, Consumer: p.call.name, ServerName: p.call.serverName, TLS: p.call.tls}
 }
 
 // headerOnOff is why a connection with a PROXY header is refused where none is

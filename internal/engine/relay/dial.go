@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -81,7 +82,10 @@ func (l *loop) tryNext(p *pair) {
 	d := p.dial
 	for {
 		c, result := p.picker().pick(netip.AddrFrom16(p.clientAddr.addr), d.tried)
-		if result != picked || len(d.attempts) == maxAttempts {
+		if len(d.tried) == p.set.tries() || len(d.attempts) == maxAttempts {
+			result = pickedNone
+		}
+		if result != picked {
 			l.noneLeft(p, result)
 			return
 		}
@@ -125,6 +129,9 @@ func (l *loop) tryNext(p *pair) {
 		l.attemptFailed(p, c, e)
 	}
 }
+
+// tries is how many endpoints are tried for one connection.
+func (s *settings) tries() int { return min(cmp.Or(s.Tries, maxAttempts), maxAttempts) }
 
 // socket is a socket to connect to a server, and how to watch it: a spare one is
 // in the epoll set already.
@@ -215,9 +222,7 @@ func (l *loop) onAttempt(p *pair, i int, events uint32) {
 // attemptFailed counts a connect that failed.
 func (l *loop) attemptFailed(p *pair, c *choice, err error) {
 	c.drop()
-	t := p.mishap()
-	t.retries++
-	t.lastErr = fmt.Sprintf("%s: %s", c.server.Name, err)
+	p.mishap().note(c, c.at(p.listener.port), err)
 	if isShortage(err) {
 		p.dial.shortage = true
 		return // no fault of the server's
@@ -230,10 +235,8 @@ func (l *loop) failSlow(p *pair, a *attempt) {
 	l.closeLater(a.fd)
 	a.fd = -1
 	a.drop()
-	t := p.mishap()
-	t.retries++
 	err := fmt.Errorf("no answer to a connect in %s", (l.now - a.began).Round(time.Millisecond))
-	t.lastErr = fmt.Sprintf("%s: %s", a.server.Name, err)
+	p.mishap().note(a.choice, a.at(p.listener.port), err)
 	l.failed(p, a.choice, err)
 }
 

@@ -150,7 +150,7 @@ func (l *loop) record(p *pair, end bool) {
 		TotalActive: int(l.e.active.Load()), RouteActive: int(p.route().active.Load()),
 	}
 	if t := p.trouble; t != nil {
-		r.Err, r.Retries = t.lastErr, t.retries
+		r.Err, r.Retries, r.Tried = t.lastErr, len(t.tried), t.tried
 	}
 	if p.to != nil {
 		r.ServerActive = int(p.to.active.Load())

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"iter"
 	"net/netip"
 	"time"
@@ -67,8 +68,14 @@ type pair struct {
 type trouble struct {
 	failed  *choice // the endpoint that was last tried in vain
 	lastErr string
-	retries int
-	giveUp  time.Duration // stateResetting: when to reset in any case
+	tried   []netip.AddrPort // in vain
+	giveUp  time.Duration    // stateResetting: when to reset in any case
+}
+
+// note takes over an attempt that failed.
+func (t *trouble) note(c *choice, to netip.AddrPort, err error) {
+	t.tried = append(t.tried, to)
+	t.lastErr = fmt.Sprintf("%s: %s", c.server.Name, err)
 }
 
 // side is one leg, and the flow that comes in on it.

@@ -84,12 +84,12 @@ func (f *find) next(ctx context.Context, timeout time.Duration) time.Duration {
 	s := f.s
 	c, result := s.p.picker().pick(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
 	switch {
+	case result == pickedNone, len(f.tried) == s.p.set.tries():
+		f.allTried = true
+		return never
 	case result == pickedFull:
 		f.full = true
 		return waitFull
-	case result != picked || len(f.tried) == maxAttempts:
-		f.allTried = true
-		return never
 	}
 	f.full = false
 	f.tried = append(f.tried, c.endpoint)
@@ -126,8 +126,7 @@ func (f *find) note(a attempted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.p.mishap()
-	t.retries++
-	t.lastErr = fmt.Sprintf("%s: %s", a.server.Name, a.err)
+	t.note(a.choice, a.at(s.p.listener.port), a.err)
 	if isShortage(a.err) {
 		f.shortage = true
 		return

@@ -379,6 +379,19 @@ func TestSessionResumption(t *testing.T) {
 			t.Errorf("%d: resumed %v, %v", i, yes, err)
 		}
 	}
+	if c := s.end(4).TLS; c == nil || c.Version != "1.3" || c.Cipher == "" || !c.Resumed {
+		t.Errorf("the record says of TLS: %+v", c)
+	}
+	s.apply(to, settings[:len(settings)-1]+", resume: false}")
+	for range 2 {
+		if yes, err := resumed(); err != nil || yes {
+			t.Errorf("with resume: false: resumed %v, %v", yes, err)
+		}
+	}
+	s.apply(to, settings)
+	if _, err := resumed(); err != nil {
+		t.Error(err)
+	}
 	if ca, err = os.ReadFile(other.file("ca.pem")); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"midspan/internal/engine"
 )
 
 // handshakeTime is how long a client may take for the TLS handshake.
@@ -50,7 +52,9 @@ func (s *session) shakeHands() bool {
 		s.refuse(g, err)
 		return false
 	}
-	if p := g.tls.ConnectionState().NegotiatedProtocol; p != "" {
+	agreed := g.tls.ConnectionState()
+	s.sawTLS(&agreed)
+	if p := agreed.NegotiatedProtocol; p != "" {
 		s.protocols = []string{p}
 	}
 	return g.tcp.SetDeadline(time.Time{}) == nil
@@ -90,6 +94,19 @@ func (s *session) close(why reason, text string) {
 	s.p.endedBy = why
 	if text != "" {
 		s.l.tell(&s.p, why, text)
+	}
+}
+
+// sawTLS notes what was agreed on with the client.
+func (s *session) sawTLS(c *tls.ConnectionState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.p.call == nil {
+		s.p.call = &caller{}
+	}
+	s.p.call.tls = &engine.TLS{
+		Version: strings.TrimPrefix(tls.VersionName(c.Version), "TLS "), Cipher: tls.CipherSuiteName(c.CipherSuite),
+		Protocol: c.NegotiatedProtocol, Resumed: c.DidResume,
 	}
 }
 
