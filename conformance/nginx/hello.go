@@ -96,9 +96,7 @@ func parseHello(b []byte) (h clientHello, ok bool) {
 func (h *clientHello) extensions(b []byte) {
 	for len(b) >= 4 {
 		kind, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
-		if len(b) < 4+n {
-			return
-		}
+		n = min(n, len(b)-4) // of one that promises more than there is, what there is
 		value := b[4 : 4+n]
 		b = b[4+n:]
 		switch {

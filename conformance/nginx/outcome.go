@@ -82,7 +82,10 @@ func (s *session) upstream(name string) (string, bool) {
 // tried are the servers of the connection: those that failed, and the one that
 // did not.
 func (s *session) tried() (all []string) {
-	if s.record.Endpoint.IsValid() {
+	for _, a := range s.record.Tried {
+		all = append(all, a.String())
+	}
+	if s.record.Connect > 0 {
 		all = append(all, s.record.Endpoint.String())
 	}
 	return all
@@ -111,9 +114,36 @@ func (s *session) tls(name string) (string, bool) {
 	if !s.unit.bind.ssl {
 		return "", true
 	}
-	switch rest {
-	case "server_name":
+	if rest == "server_name" {
 		return s.serverName(), true
 	}
-	return "", false
+	agreed := s.agreed()
+	if agreed == nil {
+		return "", true
+	}
+	switch rest {
+	case "protocol":
+		return "TLSv" + agreed.Version, true
+	case "cipher":
+		return agreed.Cipher, true
+	case "alpn_protocol":
+		return agreed.Protocol, true
+	case "session_reused":
+		if agreed.Resumed {
+			return "r", true
+		}
+		return ".", true
+	}
+	return "", true
+}
+
+// agreed is what midspan has agreed on with the client in TLS; nil: nothing.
+func (s *session) agreed() *engine.TLS {
+	switch {
+	case s.conn != nil:
+		return s.conn.TLS
+	case s.record != nil:
+		return s.record.TLS
+	}
+	return nil
 }

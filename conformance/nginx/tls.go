@@ -17,7 +17,11 @@ import (
 // tls writes the certificate and what belongs to it into r. What has no place
 // in midspan's file is noted.
 func (t *translation) tls(r *route) error {
-	cert, key, err := t.pair(r, "ssl_certificate", "ssl_certificate_key", "ssl_password_file")
+	of := r
+	if r.arg("ssl_certificate") == "" { // a server of many on an address: it has the default one's
+		of = &route{unit: r.bind.def, name: r.name}
+	}
+	cert, key, err := t.pair(of, "ssl_certificate", "ssl_certificate_key", "ssl_password_file")
 	if err != nil {
 		return err
 	}
@@ -33,6 +37,7 @@ func (t *translation) tls(r *route) error {
 	if d := r.all("ssl_protocols"); d != nil && !slices.Contains(d[0].args, "TLSv1.2") && slices.Contains(d[0].args, "TLSv1.3") {
 		v.Min = set("1.3")
 	}
+	v.Resume = set(r.resumes())
 	switch r.arg("ssl_verify_client") {
 	case "on":
 		v.ClientCA, v.ClientCert = set(t.ends.path(r.arg("ssl_client_certificate"))), set("required")
@@ -45,6 +50,13 @@ func (t *translation) tls(r *route) error {
 	return nil
 }
 
+// resumes tells whether clients may go on with a session. midspan keeps sessions
+// in tickets alone, and gives those where nginx would keep them itself, too.
+func (r *route) resumes() bool {
+	cache := r.arg("ssl_session_cache")
+	return r.arg("ssl_session_tickets") != "off" || cache != "" && cache != "off" && cache != "none"
+}
+
 // upstreamTLS writes proxy_ssl and what belongs to it into r.
 func (t *translation) upstreamTLS(r *route) error {
 	if _, answers := r.returns(); answers || !r.on("proxy_ssl") {
@@ -54,7 +66,7 @@ func (t *translation) upstreamTLS(r *route) error {
 	if err != nil {
 		return err
 	}
-	v := config.UpstreamTLS{On: set(true), Verify: set(r.on("proxy_ssl_verify"))}
+	v := config.UpstreamTLS{On: set(true), Verify: set(r.on("proxy_ssl_verify")), Resume: set(r.arg("proxy_ssl_session_reuse") != "off")}
 	if cert != "" {
 		v.Cert, v.Key = set(cert), set(key)
 	}
@@ -138,10 +150,9 @@ func (t *translation) names(b *bind) error {
 		to    netip.AddrPort
 	}
 	var groups []group
-	rejecting := netip.AddrPort{}
-	def := netip.AddrPort{}
+	var def netip.AddrPort // zero, as those of groups: rejected
 	for _, u := range b.units {
-		to := rejecting
+		var to netip.AddrPort
 		if !u.on("ssl_reject_handshake") {
 			to = t.ends.inner()
 			if err := t.unit(u, to, true, b.ssl); err != nil {
@@ -162,8 +173,8 @@ func (t *translation) names(b *bind) error {
 			groups = append(groups, group{n.text, to})
 		}
 	}
-	wants := func(to netip.AddrPort) bool { return to != rejecting }
-	if slices.ContainsFunc(groups, func(g group) bool { return !wants(g.to) }) && wants(def) {
+	rejecting := netip.AddrPort{}
+	if slices.ContainsFunc(groups, func(g group) bool { return !g.to.IsValid() }) && def.IsValid() {
 		// A name that must be rejected although there is a default: it leads to
 		// a route that knows no name.
 		rejecting = t.ends.inner()
@@ -176,11 +187,11 @@ func (t *translation) names(b *bind) error {
 			c.Proxy.Mode = set(string(plan.ProxyRequired))
 		}
 		c.To = nil
-		if wants(def) {
+		if def.IsValid() {
 			c.To = []config.Server{serverAt(def)}
 		}
 		for _, g := range groups {
-			if !wants(g.to) {
+			if !g.to.IsValid() {
 				g.to = rejecting
 			}
 			if g.to.IsValid() {

@@ -155,6 +155,7 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	t.emit(&r, servers)
 	r.access()
 	r.limits(t)
+	r.tries()
 	if !u.on("proxy_half_close") {
 		r.patch = append(r.patch, func(c *config.Route) { c.FinTimeout = set(config.OffOr[time.Duration]{V: halfClosed}) })
 	}
@@ -181,10 +182,20 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	return nil
 }
 
+// tries writes proxy_next_upstream and its number of tries.
+func (r *route) tries() {
+	n, err := strconv.Atoi(r.arg("proxy_next_upstream_tries"))
+	if r.arg("proxy_next_upstream") == "off" {
+		n, err = 1, nil
+	}
+	if err == nil && n > 0 {
+		r.patch = append(r.patch, func(c *config.Route) { c.Tries = set(n) })
+	}
+}
+
 // halfClosed is how long a connection may live of which one side has ended. nginx
-// ends it at once unless proxy_half_close is on; a second is the least that midspan
-// has.
-const halfClosed = time.Second
+// ends it at once unless proxy_half_close is on.
+const halfClosed = 20 * time.Millisecond
 
 // emit writes r for the importer.
 func (t *translation) emit(r *route, servers []string) {
@@ -256,6 +267,9 @@ func (t *translation) upstream(u *unit, up *directive) (all []string, err error)
 			addr, err := t.ends.reach(d.arg(0))
 			if err != nil {
 				return nil, d.errorf("%v", err)
+			}
+			if s.params["max_fails"] == "0" {
+				s.params["max_fails"] = "100" // as near to never as midspan comes
 			}
 			if n, err := strconv.Atoi(s.params["weight"]); err == nil {
 				s.weight = n
