@@ -97,18 +97,22 @@ func testProxyServerFirst(r *rig) {
 		echo(p)
 	}))
 	for _, header := range []string{v1(far, front), v2(far, front, "")} {
-		c := r.dial(at)
-		began := time.Now()
-		if err := c.say(header); err != nil {
-			r.Fatal(err)
+		fastest := time.Hour
+		for range 5 {
+			c := r.dial(at)
+			began := time.Now()
+			if err := c.say(header); err != nil {
+				r.Fatal(err)
+			}
+			if err := c.hear("220 ready"); err != nil {
+				r.Fatal(err)
+			}
+			fastest = min(fastest, time.Since(began))
+			r.wantEcho(c, "after the greeting")
 		}
-		if err := c.hear("220 ready"); err != nil {
-			r.Fatal(err)
+		if fastest > atOnce {
+			r.Errorf("the fastest of 5 greetings took %s", fastest)
 		}
-		if d := time.Since(began); d > atOnce {
-			r.Errorf("the greeting took %s", d)
-		}
-		r.wantEcho(c, "after the greeting")
 	}
 }
 
