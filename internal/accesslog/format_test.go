@@ -210,6 +210,45 @@ func TestHTTPLog(t *testing.T) {
 			func(r *engine.Record) { r.Reason, r.HTTP.Status, r.HTTP.Wait = engine.ResetByServer, 502, 0 },
 			`fnt/srv1:8000 0/0/1/-1/5007 502 212 - - SH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
 		},
+		"over a connection that was there": {
+			func(r *engine.Record) { r.Connect = 0 },
+			`fnt/srv1:8000 0/0/0/20/5007 200 212 - - ---- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"the client goes in the middle of that": {
+			func(r *engine.Record) { r.Connect, r.Reason = 0, engine.ClosedByClient },
+			`fnt/srv1:8000 0/0/0/20/5007 200 212 - - CD-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"an upgraded connection ends": {
+			func(r *engine.Record) { r.Reason, r.HTTP.Status = engine.ClosedByClient, 101 },
+			`fnt/srv1:8000 0/0/1/20/5007 101 212 - - ---- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"no server can be reached": {
+			func(r *engine.Record) {
+				never(r)
+				r.Reason, r.HTTP.Status, r.Retries = engine.ConnectFailed, 503, 3
+			},
+			`fnt/srv1:8000 0/0/-1/-1/5007 503 0 - - SC-- 3/2/1/0/3 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"the server takes too long": {
+			func(r *engine.Record) {
+				r.Reason, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = engine.LostServer, 504, 0, 0
+			},
+			`fnt/srv1:8000 0/0/1/-1/5007 504 0 - - sH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"the request never was whole": {
+			func(r *engine.Record) {
+				noServer(r)
+				r.Reason, r.HTTP = engine.OpeningTimeout, &engine.HTTP{Status: 408}
+			},
+			`fnt/<NOSRV> -1/-1/-1/-1/5007 408 0 - - cR-- 3/2/1/0/0 0/0 "<BADREQ>"`,
+		},
+		"and the client is gone": {
+			func(r *engine.Record) {
+				noServer(r)
+				r.Reason, r.HTTP = engine.ClosedByClient, &engine.HTTP{}
+			},
+			`fnt/<NOSRV> -1/-1/-1/-1/5007 -1 0 - - CR-- 3/2/1/0/0 0/0 "<BADREQ>"`,
+		},
 		"and in the middle of it": {
 			func(r *engine.Record) { r.Reason = engine.ResetByServer },
 			`fnt/srv1:8000 0/0/1/20/5007 200 212 - - SD-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,

@@ -16,6 +16,7 @@ import (
 // What the fields of a connection are is said at appendTCP. Beside them:
 //
 //   - %TR, the time in which the request came, is 0, or -1 if it never was whole;
+//   - %Tc is 0 where the connection to the server was there already;
 //   - %Tr, the server's time, is that from the end of the request's head to that of
 //     the response's, or -1 if there was none;
 //   - %ST, the status, is -1 if the client got none;
@@ -35,6 +36,9 @@ func appendHTTP(b []byte, r *engine.Record, loc *time.Location) []byte {
 		response = h.Wait.Milliseconds()
 	}
 	wait, connect := times(r)
+	if r.Connect == 0 && r.Server != "" && r.Reason != engine.ConnectFailed {
+		connect = 0
+	}
 	b = appendInts(b, request, wait, connect, response, max(0, r.End.Sub(r.Start).Milliseconds()))
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(cmp.Or(h.Status, -1)), 10)
@@ -57,21 +61,37 @@ func appendHTTP(b []byte, r *engine.Record, loc *time.Location) []byte {
 	return append(b, "\"\n"...)
 }
 
-// requestState is stateOf for a request: before the response it was not data (D)
-// that we were waiting for but the head (H), and it is the server's time that is
-// up.
+// switchingProtocols is the status that makes a connection a tunnel (RFC 9110,
+// section 15.2.2).
+const switchingProtocols = 101
+
+// requestState is stateOf for a request. The connection to the server may have
+// been there before, so that no time to connect says nothing; and a request that
+// was answered whole ends nothing, so that an end of a side is too early.
 func requestState(r *engine.Record) string {
-	if r.HTTP.Wait == 0 {
-		switch s := stateOf(r); s {
-		case "cD", "sD":
-			return "sH"
-		case "CD":
-			return "CH"
-		case "SD":
-			return "SH"
-		case "DD":
-			return "DH"
+	phase := "H"
+	switch {
+	case r.HTTP.Method == "":
+		phase = "R"
+	case r.Server == "":
+		phase = "C"
+	case r.HTTP.Wait > 0:
+		phase = "D"
+	}
+	switch r.Reason {
+	case engine.ClosedByClient:
+		if r.HTTP.Status == switchingProtocols { // both sides have
+			return "--"
 		}
+		return "C" + phase
+	case engine.ResetByClient, engine.LostClient:
+		return "C" + phase
+	case engine.ClosedByServer, engine.ResetByServer:
+		return "S" + phase
+	case engine.LostServer: // it took longer than response_timeout
+		return "s" + phase
+	case engine.ServerDown:
+		return "D" + phase
 	}
 	return stateOf(r)
 }
