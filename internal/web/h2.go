@@ -40,7 +40,7 @@ func (c *conn) serveH2() (int, Reason) {
 	<-h.gone
 	l.Close()
 	s.stop()
-	s.running.Wait()
+	s.wait()
 	c.p.h2.forget(c)
 	if c.aborted.Load() {
 		return int(s.requests.Load()), Aborted
@@ -54,9 +54,30 @@ type netServer struct {
 	server   http.Server
 	proxy    httputil.ReverseProxy
 	requests atomic.Int64
-	running  sync.WaitGroup // requests that are being served
 	ctx      context.Context
 	stop     context.CancelFunc // ends a Shutdown that waits
+
+	mu      sync.Mutex
+	over    bool           // the connection is: a request that is still about to begin must not
+	running sync.WaitGroup // requests that are being served
+}
+
+// enter begins a request, unless the connection is over.
+func (s *netServer) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.running.Add(1)
+	}
+	return !s.over
+}
+
+// wait waits for the last request of a connection that is over.
+func (s *netServer) wait() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 func (c *conn) newServer() *netServer {

@@ -49,7 +49,9 @@ var errNoResponse = errors.New("no response in time")
 
 // ServeHTTP serves one request.
 func (s *netServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.running.Add(1)
+	if !s.enter() {
+		panic(http.ErrAbortHandler)
+	}
 	defer s.running.Done()
 	s.requests.Add(1)
 	x := &stream{c: s.c, rules: s.c.p.rules.Load()}
