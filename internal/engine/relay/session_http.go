@@ -125,7 +125,7 @@ func (s *session) serveHTTP() {
 	}
 	s.p.endedBy = reasonOf[why]
 	silent := requests == 0 && s.up.Load() == 0
-	if silent && (why == web.ClientClosed || why == web.ClientReset) {
+	if silent && (why == web.ClientClosed || why == web.ClientReset || why == web.Done) {
 		s.p.endedBy = probe
 	}
 }
