@@ -39,7 +39,7 @@ func (h *haproxy) front(sec *section) {
 // target is the section with the servers of what no rule chooses, or why there
 // is none.
 func (h *haproxy) target(sec *section) (*section, string) {
-	if sec.kind == "listen" && sec.has("server", "server-template") {
+	if sec.kind == "listen" && sec.has("server", "server-template") && unconditional(sec) == nil && !sec.has("default_backend") {
 		return sec, ""
 	}
 	back := h.backend(sec)
@@ -63,14 +63,17 @@ func (h *haproxy) mayChoose(sec *section) bool {
 			scratch.acls[s.arg(1)] = append(scratch.acls[s.arg(1)], &acl{line: s, test: expression(s.words[2:])})
 		}
 	}
-	chooses := func(tests []test) bool {
-		_, inTCP := (&view{haproxy: h}).alternative(tests)
-		_, inHTTP := (&view{haproxy: h, http: true}).alternative(tests)
-		return inTCP == "" || inHTTP == ""
+	views := []*view{{haproxy: h}, {haproxy: h, http: true}, {haproxy: h, http: true, tls: true}}
+	chooses := func(c cond) bool {
+		return slices.ContainsFunc(views, func(v *view) bool {
+			return slices.ContainsFunc(v.given(c), func(tests []test) bool {
+				_, why := v.alternative(tests)
+				return why == ""
+			})
+		})
 	}
 	return slices.ContainsFunc(sec.body, func(s *stmt) bool {
-		return s.arg(0) == "use_backend" && len(s.words) > 2 && !dynamic(s) && h.backends[s.arg(1)] != nil &&
-			slices.ContainsFunc(h.cond(scratch, s.words[2:]), chooses)
+		return s.arg(0) == "use_backend" && len(s.words) > 2 && !dynamic(s) && h.backends[s.arg(1)] != nil && chooses(h.cond(scratch, s.words[2:]))
 	})
 }
 

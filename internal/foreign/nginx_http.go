@@ -231,7 +231,18 @@ func (x *nginx) httpRoute(a *httpAddress) {
 		r.TLS = t
 	}
 	if a.listens[0].proxy {
-		r.Proxy = x.proxied(first.settings, a.listens[0])
+		c := first.settings
+		if c.realHeader == "" { // then it is about a header of requests
+			c.realIP = inherited{}
+		}
+		r.Proxy = x.proxied(c, a.listens[0])
+	}
+	for _, s := range carried {
+		if c := s.settings; c.realHeader == "" || !a.listens[0].proxy {
+			for _, n := range c.realIP.nodes {
+				x.lost(n.stmt, "midspan takes the client's address from PROXY headers (`real_ip_header proxy_protocol`), and from no header of a request")
+			}
+		}
 	}
 	x.alike(a, carried, &r)
 	x.hosts(a, carried, &r)

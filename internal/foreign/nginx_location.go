@@ -175,6 +175,11 @@ func (x *nginx) httpSetting(c *nginxSettings, n *node) bool {
 		}
 		x.lost(n.stmt, "midspan keeps clients' connections for `keepalive_timeout`")
 		return true
+	case "real_ip_header":
+		if n.arg(1) != "proxy_protocol" {
+			return false
+		}
+		c.realHeader = n.arg(1)
 	case "grpc_connect_timeout":
 		x.time(n, &c.connect)
 		return true

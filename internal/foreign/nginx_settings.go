@@ -18,6 +18,7 @@ type nginxSettings struct {
 	keepalive                            config.Keepalive
 	sendProxy, sslPreread                bool
 	dryRun                               bool
+	realHeader                           string // http: real_ip_header
 	tls                                  nginxTLS
 	up                                   nginxProxySSL
 
@@ -68,6 +69,8 @@ func (x *nginx) setting(c *nginxSettings, n *node) bool {
 		// On is midspan's default; off is too, since it is only nginx's word
 		// for the kernel's.
 		x.carry(n.stmt)
+	case name == "proxy_next_upstream" && n.arg(1) == "off":
+		x.lost(n.stmt, whyNext)
 	case name == "limit_conn_dry_run":
 		x.carry(n.stmt)
 		c.dryRun = n.arg(1) == "on"
