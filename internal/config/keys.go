@@ -99,7 +99,7 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 	return []key[S]{
 		field("engine", "relay: in user space. nft: in the kernel (NAT), the fastest, for tcp and udp. auto: nft where it can do all that the route asks for, which includes sending no keepalive. Default: relay.", enum("engine", Engines), func(s *S) *Field[string] { return &in(s).Engine }),
 		list("allow", "Networks whose clients may connect; others are reset. Default: all.", kNet, func(s *S) *[]Field[netip.Prefix] { return &in(s).Allow }),
-		list("source", "nft: addresses of this machine to connect to servers from, in turn; each has 64,512 ports for one server. Default: that of the interface.", kAddr, func(s *S) *[]Field[netip.Addr] { return &in(s).Source }),
+		list("source", "Addresses of this machine to connect to servers from, in turn; each has its own ports for one server (nft: 64,512). Default: that of the interface.", kAddr, func(s *S) *[]Field[netip.Addr] { return &in(s).Source }),
 		field("on_down", "What becomes of live connections to a server that goes down. keep: they are let alone. cut: they are reset. Default: keep.", enum("policy", OnDowns), func(s *S) *Field[string] { return &in(s).OnDown }),
 		field("balance", "Which server gets the next connection. Default: roundrobin.", enum("balance", Balances), func(s *S) *Field[string] { return &in(s).Balance }),
 		field("connect_timeout", "For all attempts to reach a server, together. Default: 3s.", kTimeout, func(s *S) *Field[time.Duration] { return &in(s).ConnectTimeout }),

@@ -82,7 +82,7 @@ var Capabilities = []Capability{
 	{FeatureWarm, []Engine{Relay}, true, "`warm`: connections kept ready", "cannot open connections", "write engine: relay, or take it out"},
 	{FeatureFamilies, []Engine{Relay}, true, "IPv6 clients of an IPv4 server, and the reverse", "cannot translate between IPv4 and IPv6", "give listener and server the same IP version, or write engine: relay"},
 	{FeatureLoopback, []Engine{Relay}, true, "listening on 127.0.0.1 or ::1, or servers there", "cannot forward from or to loopback addresses", "write another address of this machine, or engine: relay"},
-	{FeatureSource, []Engine{NFT}, true, "`source`: a pool of addresses to connect from", "cannot choose the address it connects from", "write engine: nft, or take it out"},
+	{FeatureSource, []Engine{Relay, NFT}, true, "`source`: a pool of addresses to connect from", "", ""},
 	{FeatureAllow, []Engine{Relay, NFT}, true, "`allow`: who may connect", "", ""},
 	{FeatureCut, []Engine{Relay, NFT}, true, "`on_down: cut`: connections to a server that goes down are reset", "", ""},
 	{FeatureProxy, []Engine{Relay}, true, "`proxy_protocol`: headers that say who the client is, and `consumers`", "cannot read what is sent", "write engine: relay"},

@@ -32,7 +32,7 @@ func TestEngines(t *testing.T) {
 		"{listen: \"127.0.0.1:80\", " + server + ", engine: nft}":           `listen 127.0.0.1:80: engine nft cannot forward from or to loopback addresses`,
 		"{listen: 80, to: 127.0.0.1:81, engine: nft}":                       `server 127.0.0.1:81: engine nft cannot forward from or to loopback addresses`,
 		"{listen: \"[fd00::2]:80\", " + server + ", engine: nft}":           `listen [fd00::2]:80 to server 10.1.0.1:80: engine nft cannot translate between IPv4 and IPv6`,
-		"{listen: 80, " + server + ", source: 10.1.0.9}":                    `source: engine relay cannot choose the address it connects from; write engine: nft, or take it out`,
+		"{listen: 80, " + server + ", source: 10.1.0.9}":                    "relay, default",
 		"{listen: 80, " + server + ", allow: 10.0.0.0/8}":                   "relay, default",
 		"{listen: 80, " + server + ", on_down: cut}":                        "relay, default",
 		"{listen: 53, " + server + ", engine: nft, mode: udp, check: tcp}":  `a check is over TCP, and the route is udp`,

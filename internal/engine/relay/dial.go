@@ -108,7 +108,7 @@ func (l *loop) tryNext(p *pair) {
 			d.inFlight--
 			l.closeLater(fd)
 		}
-		fd, op, e := l.socket(to, p.set.options)
+		fd, op, e := l.socket(to, p.set)
 		if e == 0 {
 			if e = connect(fd, to); e != 0 {
 				l.closeLater(fd)
@@ -135,13 +135,22 @@ func (s *settings) tries() int { return min(cmp.Or(s.Tries, maxAttempts), maxAtt
 
 // socket is a socket to connect to a server, and how to watch it: a spare one is
 // in the epoll set already.
-func (l *loop) socket(to netip.AddrPort, o sockOptions) (fd int32, op int, e unix.Errno) {
-	if fd := l.spare(to, o); fd >= 0 {
-		return fd, unix.EPOLL_CTL_MOD, 0
+func (l *loop) socket(to netip.AddrPort, set *settings) (fd int32, op int, e unix.Errno) {
+	from := set.from(to.Addr())
+	if !from.IsValid() { // spares have no address of their own, see recycle
+		if fd := l.spare(to, set.options); fd >= 0 {
+			return fd, unix.EPOLL_CTL_MOD, 0
+		}
 	}
 	n, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(to.Addr())), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if e == 0 {
-		o.apply(int(n))
+	if e != 0 {
+		return -1, 0, e
+	}
+	set.options.apply(int(n))
+	if from.IsValid() {
+		if e = bindTo(int32(n), from); e != 0 {
+			closeFD(int32(n))
+		}
 	}
 	return int32(n), unix.EPOLL_CTL_ADD, e
 }

@@ -21,8 +21,9 @@ type route struct {
 	set     atomic.Pointer[settings] // in force for new connections
 	shards  []counters               // one a loop
 
-	turn atomic.Uint64            // of the balancing
-	said [numReasons]atomic.Int64 // engine's clock when each reason to refuse was last logged
+	turn     atomic.Uint64            // of the balancing
+	turnFrom atomic.Uint32            // of the addresses to connect from
+	said     [numReasons]atomic.Int64 // engine's clock when each reason to refuse was last logged
 
 	mu        sync.Mutex
 	endpoints map[endpointKey]*endpoint

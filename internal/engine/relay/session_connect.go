@@ -253,10 +253,16 @@ func (s *session) dial(ctx context.Context, t target) (*leg, error) {
 	if s.l.e.own.Load().circle(t.how.route, t.to) {
 		return nil, errCircle
 	}
+	from := t.how.route.set.Load().from(t.to.Addr())
 	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		return raw.Control(func(fd uintptr) { t.how.options.apply(int(fd)) })
+		return raw.Control(func(fd uintptr) {
+			t.how.options.apply(int(fd))
+			if from.IsValid() {
+				leavePort(int(fd))
+			}
+		})
 	}}
-	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, t.to)
+	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPortFrom(from, 0), t.to)
 	if err != nil {
 		var e syscall.Errno
 		if errors.As(err, &e) {

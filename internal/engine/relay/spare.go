@@ -38,7 +38,7 @@ func (l *loop) recycle(p *pair) bool {
 	// The client ended first, so the server has answered our end with its own:
 	// with our end acknowledged nothing of the connection is left, and to give
 	// its socket up takes nothing from the server.
-	if p.endedBy != closedByClient || p.client.moved|s.moved >= recycleBelow || s.urgent || s.failed || unsent(s.fd) > 0 {
+	if p.endedBy != closedByClient || len(p.set.Source) > 0 || p.client.moved|s.moved >= recycleBelow || s.urgent || s.failed || unsent(s.fd) > 0 {
 		return false
 	}
 	if len(l.spares) == keepSpares || !l.e.takeFDs(1) {

@@ -136,17 +136,23 @@ func (h hostPort) full() netip.AddrPort {
 
 // connect starts a connect of a non-blocking socket.
 func connect(fd int32, to netip.AddrPort) (e unix.Errno) {
-	if a := to.Addr(); a.Is4() {
-		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
-		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
-	} else {
-		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.As16()}
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
-		_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
-	}
+	e = withAddress(unix.SYS_CONNECT, fd, to)
 	if e == unix.EINPROGRESS {
 		return 0
+	}
+	return e
+}
+
+// withAddress is connect(2) or bind(2).
+func withAddress(call uintptr, fd int32, at netip.AddrPort) (e unix.Errno) {
+	if a := at.Addr(); a.Is4() {
+		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], at.Port())
+		_, _, e = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	} else {
+		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.As16()}
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], at.Port())
+		_, _, e = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 	}
 	return e
 }

@@ -125,7 +125,7 @@ func (l *loop) warmUp(set *settings, c *choice, to netip.AddrPort) bool {
 	if !l.e.takeFDs(1) {
 		return false
 	}
-	fd, op, e := l.socket(to, set.options)
+	fd, op, e := l.socket(to, set)
 	if e != 0 {
 		l.e.giveFDs(1)
 		return false
