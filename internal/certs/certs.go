@@ -138,15 +138,6 @@ func (s *Store) Load(p *plan.Plan) (map[string]Route, error) {
 func (s *Store) Use(next map[string]Route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, v := range next {
-		old := s.now[name]
-		if v.Clients != nil && v.Clients != old.Clients {
-			s.warn(v.Clients.files.warnings)
-		}
-		if v.Servers != nil && v.Servers != old.Servers {
-			s.warn(v.Servers.files.warnings)
-		}
-	}
 	s.now = next
 	s.refresh(true)
 	if s.stop == nil && len(next) > 0 {
@@ -195,11 +186,7 @@ func (s *Store) reread(f *files, atOnce bool, read func() made) {
 	}
 	f.expires = m.expires
 	s.log.Info("certificate files have changed and are in force", "route", f.route, "files", strings.Join(f.paths, " "))
-	s.warn(m.warnings)
-}
-
-func (s *Store) warn(ws Problems) {
-	for _, w := range ws {
+	for _, w := range m.warnings {
 		s.log.Warn(w.String())
 	}
 }

@@ -82,11 +82,10 @@ type files struct {
 	seen     []stamp  // at the last look
 	expires  map[string]time.Time
 	problems Problems // of the newest content, which is not in force then
-	warnings Problems
 }
 
 func (f *files) take(m made) {
-	f.stamps, f.seen, f.expires, f.warnings = m.stamps, m.stamps, m.expires, m.warnings
+	f.stamps, f.seen, f.expires = m.stamps, m.stamps, m.expires
 }
 
 // changed tells whether files are to be read again: others than those last read,

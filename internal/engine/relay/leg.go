@@ -195,8 +195,12 @@ func (w *wire) SetReadDeadline(t time.Time) error { return w.tcp.SetReadDeadline
 // seconds in which a slow reader takes nothing, and cut off a whole transfer.
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
+// maxName is the longest name that DNS has, in bytes (RFC 1035, section 2.3.4).
+// Nobody asks for a longer one but to fill logs.
+const maxName = 255
+
 // SawServerName implements certs.NameSeer.
-func (w *wire) SawServerName(name string) { w.serverName = name }
+func (w *wire) SawServerName(name string) { w.serverName = name[:min(len(name), maxName)] }
 
 // Read implements net.Conn: it returns io.EOF only at an end that the peer has
 // meant.

@@ -7,6 +7,12 @@
 // streams that keep moving go through splice(2). A connection that is idle
 // holds two file descriptors and a few hundred bytes, no buffer and no pipe.
 //
+// Where TLS is spoken or requests are forwarded, the loop hands the connection to
+// a goroutine: a session. An idle one holds its descriptors and no buffer of ours;
+// with its stacks and what crypto/tls keeps it is 22 KiB with TLS on one side, 32
+// with TLS on both, 90 where much has moved (crypto/tls keeps its largest record),
+// and 8 of mode http.
+//
 // What a connection through the relay does is what a direct one would do:
 // half-close, reset and back-pressure are passed on in both directions.
 //

@@ -275,7 +275,10 @@ func (t *webEndpoint) Connect(ctx context.Context, from *web.Client) (net.Conn, 
 		}
 		return nil, fmt.Errorf("%s: %w", t.server, err)
 	}
-	return t.open.add(&httpServer{stream{g}, t.endpoint}), nil
+	// It may outlive the request, and takes its place from what is only there to
+	// make things faster.
+	s.l.e.extra.Add(1)
+	return t.open.add(&httpServer{stream{g}, s.l.e, t.endpoint}), nil
 }
 
 // httpServers are the connections to an endpoint.
@@ -297,10 +300,13 @@ func (h *httpServers) add(c *httpServer) *httpServer {
 	return c
 }
 
-func (h *httpServers) remove(c *httpServer) {
+// remove tells whether c was one of them.
+func (h *httpServers) remove(c *httpServer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	_, is := h.all[c]
 	delete(h.all, c)
+	return is
 }
 
 // cut resets them all, and says how many there were.
@@ -375,17 +381,24 @@ func (c *httpClient) Moved(read, written int64) {
 // httpServer is a connection to a server; requests of many clients may use it.
 type httpServer struct {
 	stream
+	e   *Engine
 	end *endpoint
 }
 
 // Close implements net.Conn.
 func (c *httpServer) Close() error {
-	c.end.open.remove(c)
+	c.remove()
 	return c.g.Close()
 }
 
 // Reset closes the connection with a reset.
 func (c *httpServer) Reset() error {
-	c.end.open.remove(c)
+	c.remove()
 	return c.stream.Reset()
+}
+
+func (c *httpServer) remove() {
+	if c.end.open.remove(c) {
+		c.e.giveFDs(1)
+	}
 }
