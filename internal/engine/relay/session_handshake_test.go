@@ -121,7 +121,7 @@ func TestTLSVersionsAndProtocols(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
 		t.Errorf("TLS 1.2 where 1.3 is the least: %v", err)
 	}
-	if r := s.end(1); r.Reason != engine.TLSFailed || !strings.Contains(r.Err, "client offered only unsupported versions") {
+	if r := s.end(1); r.Reason != engine.TLSFailed || !strings.Contains(r.Err, "client offered only unsupported versions: TLS 1.2") {
 		t.Errorf("%s, %q", r.Reason, r.Err)
 	}
 	c, err := s.dial(&tls.Config{RootCAs: a.pool(), ServerName: "127.0.0.1", NextProtos: []string{"two", "one"}})

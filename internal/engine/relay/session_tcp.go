@@ -228,6 +228,10 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
+// versionNames are those of the numbers that crypto/tls writes (RFC 8446, section
+// 4.2.1).
+var versionNames = strings.NewReplacer("[", "", "]", "", "304", "TLS 1.3", "303", "TLS 1.2", "302", "TLS 1.1", "301", "TLS 1.0", "300", "SSL 3.0")
+
 // tlsText is an error of crypto/tls in words for who reads the log.
 func tlsText(err error) string {
 	var record tls.RecordHeaderError
@@ -241,6 +245,8 @@ func tlsText(err error) string {
 		return verify.Err.Error()
 	case text == "client didn't provide a certificate":
 		return "client sent no certificate"
+	case strings.HasPrefix(text, "client offered only unsupported versions: "):
+		return versionNames.Replace(text)
 	default:
 		return text
 	}
