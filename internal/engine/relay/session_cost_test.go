@@ -16,10 +16,6 @@ import (
 // with TLS on one side or on both: two descriptors, no buffer of ours, and
 // bounded memory for what crypto/tls keeps.
 func TestIdleCostTLS(t *testing.T) {
-	n := 1000
-	if raceDetector {
-		n = 100 // it says nothing then, and takes long
-	}
 	a := newAuthority(t)
 	pem := a.leaf("s.pem", "127.0.0.1")
 	front, back := "tls: "+pem, "upstream_tls: {ca: "+a.file("ca.pem")+"}"
@@ -40,6 +36,10 @@ func TestIdleCostTLS(t *testing.T) {
 		{"of mode http, with clients", "mode: http, " + front, echoServer(t), true, 0, 32},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			n := 1000
+			if raceDetector || c.bulk > 64 { // it says nothing then, or takes long
+				n = 200
+			}
 			t.Setenv(childSettings, ", "+c.settings)
 			pid, addr, tidy := startTidyChild(t, c.to)
 			open := func() net.Conn {

@@ -309,38 +309,44 @@ func TestHTTPEnds(t *testing.T) {
 // TestHTTPDrain: when the route stops listening, or is gone, a request that is
 // under way is answered, and connections that wait for one are closed.
 func TestHTTPDrain(t *testing.T) {
-	s := newTheatre(t, webServer(t, "a"), "mode: http")
-	waits, busy := httpClientOf(t, nil), httpClientOf(t, nil)
-	get(t, waits, "http://"+s.addr+"/")
-	answer := make(chan string, 1)
-	go func() {
-		r, err := busy.Get("http://" + s.addr + "/?slow=500ms")
-		if err != nil {
-			answer <- err.Error()
-			return
+	a := webServer(t, "a")
+	for _, gone := range []bool{true, false} {
+		s := newTheatre(t, a, "mode: http")
+		waits, busy := httpClientOf(t, nil), httpClientOf(t, nil)
+		get(t, waits, "http://"+s.addr+"/")
+		answer := make(chan string, 1)
+		go func() {
+			r, err := busy.Get("http://" + s.addr + "/?slow=500ms")
+			if err != nil {
+				answer <- err.Error()
+				return
+			}
+			defer r.Body.Close()
+			b, err := io.ReadAll(r.Body)
+			answer <- fmt.Sprint(string(b), err)
+		}()
+		s.settledBut(2)
+		time.Sleep(100 * time.Millisecond)
+		text := fmt.Sprintf("routes: {r: {listen: %q, to: %s, mode: http}}", s.addr, a)
+		if gone {
+			text = fmt.Sprintf("routes: {other: {listen: '127.0.0.1:%d', to: '127.0.0.1:1'}}", freePort(t))
 		}
-		defer r.Body.Close()
-		b, err := io.ReadAll(r.Body)
-		answer <- fmt.Sprint(string(b), err)
-	}()
-	for len(s.Conns()) < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(50 * time.Millisecond)
-	other, err := planFor(fmt.Sprintf("routes: {other: {listen: '127.0.0.1:%d', to: '127.0.0.1:1'}}", freePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Apply(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-answer; !strings.HasPrefix(got, "a / 0 127.0.0.1") || !strings.HasSuffix(got, "<nil>") {
-		t.Errorf("%q", got)
-	}
-	s.settled()
-	// And the route may come back.
-	s.apply(webServer(t, "b"), "mode: http")
-	if got := get(t, waits, "http://"+s.addr+"/"); !strings.HasPrefix(got, "200 b") {
-		t.Errorf("%q", got)
+		next, err := planFor(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Apply(t.Context(), next.WithoutListeners()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-answer; !strings.HasPrefix(got, "a / 0 127.0.0.1") || !strings.HasSuffix(got, "<nil>") {
+			t.Errorf("%q", got)
+		}
+		s.settled()
+		if gone { // and it may come back
+			s.apply(webServer(t, "b"), "mode: http")
+			if got := get(t, waits, "http://"+s.addr+"/"); !strings.HasPrefix(got, "200 b") {
+				t.Errorf("%q", got)
+			}
+		}
 	}
 }
