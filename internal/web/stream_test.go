@@ -316,13 +316,31 @@ func TestFullDuplex(t *testing.T) {
 // TestUpgrade: after a switch of protocols bytes go both ways, with half-close,
 // and those that came early are not lost.
 func TestUpgrade(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testUpgrade(t, true) })
+	t.Run("as over TLS", func(t *testing.T) { testUpgrade(t, false) })
+}
+
+// halfClosing is what crypto/tls offers: no socket in sight, but a half-close.
+type halfClosing struct{ c *net.TCPConn }
+
+func (h halfClosing) Read(b []byte) (int, error)         { return h.c.Read(b) }
+func (h halfClosing) Write(b []byte) (int, error)        { return h.c.Write(b) }
+func (h halfClosing) Close() error                       { return h.c.Close() }
+func (h halfClosing) CloseWrite() error                  { return h.c.CloseWrite() }
+func (h halfClosing) LocalAddr() net.Addr                { return h.c.LocalAddr() }
+func (h halfClosing) RemoteAddr() net.Addr               { return h.c.RemoteAddr() }
+func (h halfClosing) SetDeadline(t time.Time) error      { return h.c.SetDeadline(t) }
+func (h halfClosing) SetReadDeadline(t time.Time) error  { return h.c.SetReadDeadline(t) }
+func (h halfClosing) SetWriteDeadline(t time.Time) error { return h.c.SetWriteDeadline(t) }
+
+func testUpgrade(t *testing.T, plain bool) {
 	addr := rawServer(t, func(w *wire) {
 		head, err := w.head()
 		if err != nil {
 			return
 		}
 		if !strings.Contains(head, "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n") {
-			w.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")
+			w.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
 			return
 		}
 		w.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nUPGRADE: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nwelcome")
@@ -330,6 +348,9 @@ func TestUpgrade(t *testing.T) {
 		w.send(fmt.Sprint(" ", n))
 	})
 	f := newFront(t, route(addr), addr)
+	if !plain {
+		f.as(func(c net.Conn) (net.Conn, *Client) { return halfClosing{c.(*net.TCPConn)}, &Client{} })
+	}
 	const ask = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n"
 	w := f.dial()
 	w.send(ask + "early")

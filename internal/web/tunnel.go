@@ -3,12 +3,8 @@ package web
 import (
 	"bytes"
 	"errors"
-	"io"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // tunnel passes bytes both ways after a switch of protocols (RFC 9110, section
@@ -85,91 +81,4 @@ func (x *exchange) slim() {
 	if cap(y.in)+cap(y.out)+cap(y.sb) <= maxKept {
 		exchanges.Put(y)
 	}
-}
-
-// busyReads is after how many full reads in a row a stream is spliced.
-const busyReads = 4
-
-// pump copies until the end of src, which it does not wait for with a buffer in
-// hand. An error is a legError, with ofServer for that of src.
-func pump(dst, src *leg, count *int64) error {
-	p := pumper{src: src}
-	p.try = p.tryRead
-	full := 0
-	for {
-		if full >= busyReads && dst.tcp != nil && src.tcp != nil {
-			n, ofSource, err := splice(dst, src, spliceStep)
-			*count += n
-			switch {
-			case ofSource && err == io.EOF:
-				return nil
-			case err != nil:
-				return &legError{err, ofSource}
-			}
-			continue
-		}
-		n, err := p.read()
-		if n > 0 {
-			_, werr := dst.Write(p.buf[:n])
-			p.give()
-			if werr != nil {
-				return &legError{werr, false}
-			}
-			*count += int64(n)
-			if full++; n < bulkSize {
-				full = 0
-			}
-			continue
-		}
-		p.give()
-		if err == nil || err == io.EOF {
-			return nil
-		}
-		return &legError{err, true}
-	}
-}
-
-// pumper reads from src into a buffer that it has only while there is data.
-type pumper struct {
-	src *leg
-	buf *[bulkSize]byte
-	n   int
-	err error
-	try func(uintptr) bool
-}
-
-func (p *pumper) give() {
-	if p.buf != nil {
-		bulk.Put(p.buf)
-		p.buf = nil
-	}
-}
-
-func (p *pumper) read() (int, error) {
-	if p.src.tcp == nil {
-		p.buf = bulk.Get().(*[bulkSize]byte)
-		return p.src.Read(p.buf[:])
-	}
-	if err := p.src.raw.Read(p.try); err != nil {
-		return 0, err
-	}
-	return p.n, p.err
-}
-
-func (p *pumper) tryRead(fd uintptr) bool {
-	p.buf = bulk.Get().(*[bulkSize]byte)
-	p.n, p.err = syscall.Read(int(fd), p.buf[:])
-	for p.err == unix.EINTR {
-		p.n, p.err = syscall.Read(int(fd), p.buf[:])
-	}
-	switch {
-	case p.err == unix.EAGAIN:
-		p.give()
-		return false
-	case p.err != nil:
-		p.n = 0
-	default:
-		p.src.moved(int64(p.n), 0)
-	}
-	return true
 }
