@@ -13,7 +13,9 @@
 //
 // Limits: bodies are never stored, so nothing is sent again once its body is
 // under way. No compression, no cache, no CONNECT. Requests on one connection
-// of HTTP/1.1 are served one after the other.
+// of HTTP/1.1 are served one after the other. A response that is delimited by the
+// end of a TLS connection is taken for whole without close_notify, too, if the end
+// is one of TCP: crypto/tls does not tell the difference.
 package web
 
 import (
