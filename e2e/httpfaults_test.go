@@ -73,6 +73,7 @@ func TestHTTPMoreThanAsked(t *testing.T) {
 		"late":              "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
 	} {
 		t.Run(name, func(t *testing.T) {
+			said := make(chan bool, 100)
 			server := rig.Serve(t, nil, "127.0.0.1:0", func(c *net.TCPConn) {
 				r := bufio.NewReader(c)
 				for {
@@ -85,6 +86,7 @@ func TestHTTPMoreThanAsked(t *testing.T) {
 					if name == "late" {
 						time.Sleep(20 * time.Millisecond) // its connection is kept by now
 						_, _ = io.WriteString(c, more)
+						said <- true
 					}
 				}
 			})
@@ -111,7 +113,8 @@ func TestHTTPMoreThanAsked(t *testing.T) {
 					t.Fatalf("somebody got an answer that was for nobody: %s %q", resp.Status, body)
 				}
 				if name == "late" {
-					time.Sleep(30 * time.Millisecond) // for what is late
+					<-said // before the next request begins
+					time.Sleep(5 * time.Millisecond)
 				}
 			}
 		})
