@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"midspan/internal/config"
 )
@@ -96,6 +97,26 @@ func cut(nets []netip.Prefix, net netip.Prefix) (inside, outside []netip.Prefix)
 		}
 	}
 	return inside, outside
+}
+
+// bytesOf is a size of nginx's: 42, 16k, 1m; 0: it is none.
+func bytesOf(text string) int {
+	unit := 1
+	if n, is := strings.CutSuffix(strings.ToLower(text), "k"); is {
+		text, unit = n, 1<<10
+	} else if n, is := strings.CutSuffix(strings.ToLower(text), "m"); is {
+		text, unit = n, 1<<20
+	}
+	n, _ := strconv.Atoi(text)
+	return n * unit
+}
+
+// timeOf is a time of nginx's: without a unit, seconds.
+func timeOf(text string) (time.Duration, error) {
+	if strings.Trim(text, "0123456789") == "" {
+		text += "s"
+	}
+	return time.ParseDuration(text)
 }
 
 // halves are the two networks that p is made of.

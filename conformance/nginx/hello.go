@@ -41,7 +41,7 @@ func handshake(b []byte) (msg []byte, whole bool) {
 		msg = append(msg, b[recordHeader:end]...)
 		b = b[end:]
 		if len(msg) >= 4 && len(msg) >= 4+int(msg[1])<<16+int(msg[2])<<8+int(msg[3]) {
-			return msg, true
+			return msg[:4+int(msg[1])<<16+int(msg[2])<<8+int(msg[3])], true
 		}
 	}
 	return msg, len(b) > 0 && b[0] != recordHandshake
@@ -100,7 +100,7 @@ func (h *clientHello) extensions(b []byte) {
 		value := b[4 : 4+n]
 		b = b[4+n:]
 		switch {
-		case kind == 0 && n > 5: // list length, type of the name, its length
+		case kind == 0 && n > 5 && int(binary.BigEndian.Uint16(value[3:])) == n-5: // list length, type of the name, its length
 			h.name = string(value[5:])
 		case kind == 16 && n > 2:
 			for list := value[2:]; len(list) > 0 && len(list) > int(list[0]); list = list[1+int(list[0]):] {

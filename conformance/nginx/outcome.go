@@ -23,6 +23,9 @@ func (s *session) status() int {
 	if s.unit.bad && s.record.Reason == engine.NoServer {
 		return 500
 	}
+	if s.record.Reason == engine.TLSFailed && len(s.unit.byName) > 0 {
+		return 400 // a ClientHello that could not be read
+	}
 	if n := statuses[s.record.Reason]; n != 0 {
 		return n
 	}

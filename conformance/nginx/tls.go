@@ -183,6 +183,9 @@ func (t *translation) names(b *bind) error {
 	t.emit(&r, []string{"server 127.0.0.1:1"})
 	r.patch = append(r.patch, func(c *config.Route) {
 		c.Mode, c.SendProxy = set(string(plan.ModeSNI)), set(string(plan.SendV2))
+		if !def.IsValid() {
+			c.SNI.NoName = set(string(plan.Alert))
+		}
 		if b.proxy {
 			c.Proxy.Mode = set(string(plan.ProxyRequired))
 		}

@@ -153,6 +153,18 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 		return err
 	}
 	t.emit(&r, servers)
+	if len(u.byName) > 0 {
+		if err := t.named(&r); err != nil {
+			return err
+		}
+	}
+	if from := r.arg("proxy_bind"); from != "" {
+		a, err := netip.ParseAddr(from)
+		if err != nil {
+			return u.server.errorf("invalid address %q", from)
+		}
+		r.patch = append(r.patch, func(c *config.Route) { c.Source = []config.Field[netip.Addr]{set(a)} })
+	}
 	r.access()
 	r.limits(t)
 	r.tries()
@@ -166,7 +178,7 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV2)) })
 	} else if u.on("proxy_protocol") {
 		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV1)) })
-	} else if !proxy && !tls && !u.on("proxy_ssl") {
+	} else if !proxy && !tls && !u.on("proxy_ssl") && len(u.byName) == 0 {
 		// To nginx a header that it does not ask for is the client's data.
 		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyPassed)) })
 	}
@@ -226,6 +238,9 @@ func (t *translation) servers(u *unit) ([]string, error) {
 	}
 	if u.bad {
 		return []string{nobody}, nil
+	}
+	if len(u.byName) > 0 {
+		return []string{"server 127.0.0.1:1"}, nil // named writes them
 	}
 	if up := u.conf.upstreams[u.passes]; up != nil {
 		return t.upstream(u, up)

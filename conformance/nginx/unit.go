@@ -42,6 +42,7 @@ type unit struct {
 	route  string       // its name in midspan's plan
 	bad    bool         // its proxy_pass has no value
 	passes string       // proxy_pass with static variables
+	byName []named      // proxy_pass by the name in the ClientHello, where it depends on that
 	from   []netip.Addr // not used unless trusted; see trusts
 	trust  []netip.Prefix
 }
@@ -132,6 +133,10 @@ func (c *conf) addServer(d *directive) error {
 		u := &unit{conf: c, bind: b, server: d, names: names}
 		u.route = b.routeName()
 		u.passes, u.bad = u.target()
+		if u.bad {
+			u.byName = u.targets()
+			u.bad = len(u.byName) == 0
+		}
 		if u.trust, err = u.trusted(); err != nil {
 			return err
 		}

@@ -6,10 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -29,7 +29,7 @@ type site struct {
 	prefix string
 	root   string
 	server *directive
-	pass   *httputil.ReverseProxy
+	pass   string // host:port of proxy_pass
 }
 
 // checkHTTP tells whether the servers could be made.
@@ -66,7 +66,7 @@ func (f *front) site(c *conf, d *directive) (*site, error) {
 		if err != nil {
 			return nil, p.errorf("%v", err)
 		}
-		s.pass = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
+		s.pass = to.Host
 	}
 	return s, nil
 }
@@ -154,8 +154,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	if s.pass != nil {
-		s.pass.ServeHTTP(w, r)
+	if s.pass != "" {
+		s.proxy(w, r)
 		return
 	}
 	path := filepath.Join(s.root, filepath.Clean("/"+r.URL.Path))
@@ -168,6 +168,24 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = w.Write(text) // the client may have gone
+}
+
+// proxy hands a request without a body on, and the answer back as it is.
+func (s *site) proxy(w http.ResponseWriter, r *http.Request) {
+	to, err := net.Dial("tcp", s.pass)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer func() { _ = to.Close() }()
+	client, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer func() { _ = client.Close() }()
+	if _, err := fmt.Fprintf(to, "%s %s HTTP/1.0\r\nHost: %s\r\n\r\n", r.Method, r.URL.RequestURI(), s.pass); err == nil {
+		_, _ = io.Copy(client, to) // either end may go
+	}
 }
 
 // variable is what add_header may want to know of a request.

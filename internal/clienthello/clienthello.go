@@ -33,8 +33,6 @@ const (
 // ErrNotTLS says that the stream does not start with a TLS handshake.
 var ErrNotTLS = errors.New("not TLS")
 
-var errTooLong = fmt.Errorf("a ClientHello that takes more than %d bytes", MaxSize)
-
 // Hello is what a ClientHello says.
 type Hello struct {
 	// ServerName is the host name in lower case, without a dot at its end; ""
@@ -48,11 +46,26 @@ type Hello struct {
 // Parser looks for the end of a ClientHello. Its zero value is ready; it serves
 // one stream.
 type Parser struct {
+	// Max is what holds instead of MaxSize, if it is less; 0: it is not.
+	Max int
+
 	at      int // where the next record starts
 	need    int // size of the message, with its head; 0: not known yet
 	have    int // bytes of it, in the records before at
 	records int
 	head    [messageHead]byte
+}
+
+// max is how many bytes of the stream the message may take.
+func (p *Parser) max() int {
+	if p.Max > 0 {
+		return min(p.Max, MaxSize)
+	}
+	return MaxSize
+}
+
+func (p *Parser) tooLong() error {
+	return fmt.Errorf("a ClientHello that takes more than %d bytes", p.max())
 }
 
 // Parse looks at a stream from its begin, of which there may be more with each
@@ -71,8 +84,8 @@ func (p *Parser) Parse(stream []byte) (*Hello, error) {
 		p.count(stream[p.at+recordHead : p.at+recordHead+n])
 		p.at += recordHead + n
 		p.records++
-		if p.need > MaxSize {
-			return nil, fmt.Errorf("a ClientHello of %d bytes; up to %d are taken", p.need, MaxSize)
+		if p.need > p.max() {
+			return nil, fmt.Errorf("a ClientHello of %d bytes; up to %d are taken", p.need, p.max())
 		}
 		if p.need > 0 && p.have >= p.need {
 			return parse(p.message(stream)[messageHead:p.need])
@@ -91,8 +104,8 @@ func (p *Parser) record(stream []byte) (int, error) {
 			return 0, errors.New("another record before the end of the ClientHello")
 		}
 	}
-	if p.at+recordHead >= MaxSize {
-		return 0, errTooLong
+	if p.at+recordHead >= p.max() {
+		return 0, p.tooLong()
 	}
 	if len(b) < recordHead {
 		return 0, nil
@@ -103,8 +116,8 @@ func (p *Parser) record(stream []byte) (int, error) {
 		return 0, errors.New("an empty record")
 	case n > maxRecord:
 		return 0, fmt.Errorf("a record of %d bytes; TLS knows up to %d", n, maxRecord)
-	case p.at+recordHead+n > MaxSize:
-		return 0, errTooLong
+	case p.at+recordHead+n > p.max():
+		return 0, p.tooLong()
 	case p.records == 0 && len(b) > recordHead && b[recordHead] != typeClientHello:
 		return 0, fmt.Errorf("a handshake message of type %d, want a ClientHello", b[recordHead])
 	case len(b) < recordHead+n:

@@ -208,6 +208,18 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
+// TestMax: a bound of one's own holds for the bytes of the stream, also of a
+// message that comes whole.
+func TestMax(t *testing.T) {
+	stream := message(sni("a.test"))
+	for max, want := range map[int]bool{len(stream): true, len(stream) - 1: false, 0: true, MaxSize + 1: true} {
+		p := Parser{Max: max}
+		if h, err := p.Parse(stream); (h != nil) != want || (err == nil) != want {
+			t.Errorf("%d of %d bytes: %v, %v", max, len(stream), h, err)
+		}
+	}
+}
+
 // TestBound: no stream of MaxSize bytes leaves the parser waiting for more.
 func TestBound(t *testing.T) {
 	whole := message(ext(21, strings.Repeat("x", 40_000)))

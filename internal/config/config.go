@@ -257,9 +257,10 @@ type Group struct {
 
 // SNI is what becomes of connections that have no server name.
 type SNI struct {
-	NoName  Field[string] // one of Fallbacks
-	NotTLS  Field[string] // one of Fallbacks
-	Timeout Field[time.Duration]
+	NoName   Field[string] // one of NoNames
+	NotTLS   Field[string] // one of Fallbacks
+	MaxHello Field[Size]
+	Timeout  Field[time.Duration]
 }
 
 // TLS is what the route shows its clients.

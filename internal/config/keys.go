@@ -18,6 +18,7 @@ var (
 	SendProxies   = []string{"off", "v1", "v2"}
 	WhenFulls     = []string{"queue", "reset"}
 	Fallbacks     = []string{"default", "reset"}
+	NoNames       = []string{"default", "alert", "reset"}
 	ClientCerts   = []string{"required", "optional"}
 	TLSVersions   = []string{"1.2", "1.3"}
 	HTTPProtocols = []string{"http1", "h2"}
@@ -145,8 +146,9 @@ var consumerKeys = append([]key[Consumer]{
 }, limitKeys(func(c *Consumer) *Limits { return &c.Limits })...)
 
 var sniKeys = []key[SNI]{
-	field("no_name", "A ClientHello without a server name. default: to the default server. reset: refused. Default: default, where there is such a server.", enum("policy", Fallbacks), func(s *SNI) *Field[string] { return &s.NoName }),
+	field("no_name", "A ClientHello without a server name. default: to the default server. alert: refused as a name that is not known, with the TLS alert unrecognized_name. reset: reset. Default: default where there is such a server, else reset.", enum("policy", NoNames), func(s *SNI) *Field[string] { return &s.NoName }),
 	field("not_tls", "What is not TLS. Default: reset.", enum("policy", Fallbacks), func(s *SNI) *Field[string] { return &s.NotTLS }),
+	field("max_hello", "How long a ClientHello may be. Default: 64KiB, which is the most.", kSize, func(s *SNI) *Field[Size] { return &s.MaxHello }),
 	field("timeout", "For the whole ClientHello. Default: 5s.", kTimeout, func(s *SNI) *Field[time.Duration] { return &s.Timeout }),
 }
 

@@ -96,9 +96,10 @@ func (r *Route) Sets() iter.Seq[[]int] {
 
 // SNI is what becomes of connections without a server name.
 type SNI struct {
-	NoName  Fallback `json:"no_name"`
-	NotTLS  Fallback `json:"not_tls"`
-	Timeout Duration `json:"timeout"` // for the whole ClientHello
+	NoName   Fallback `json:"no_name"`
+	NotTLS   Fallback `json:"not_tls"`
+	MaxHello int      `json:"max_hello"` // bytes of a ClientHello
+	Timeout  Duration `json:"timeout"`   // for the whole of it
 }
 
 // Fallback is a policy of SNI.
@@ -108,6 +109,7 @@ type Fallback string
 const (
 	ToDefault Fallback = "default"
 	Refuse    Fallback = "reset"
+	Alert     Fallback = "alert" // TLS's unrecognized_name; not for what is no TLS
 )
 
 // TLS is what a route shows its clients. Paths are of PEM files.

@@ -13,6 +13,7 @@ const (
 	defaultHeaderTimeout    = 10 * time.Second
 	defaultKeepaliveTimeout = 75 * time.Second
 	defaultMaxHeader        = config.Size(32 << 10)
+	maxHello                = config.Size(64 << 10)
 )
 
 // layers fills in what the route does above TCP.
@@ -74,7 +75,7 @@ func (b *builder) proxy(c *config.Route, r *Route) Proxy {
 }
 
 func (b *builder) sni(c *config.Route, r *Route) {
-	pos := firstSet(c.SNI.NoName.Pos, c.SNI.NotTLS.Pos, c.SNI.Timeout.Pos)
+	pos := firstSet(c.SNI.NoName.Pos, c.SNI.NotTLS.Pos, c.SNI.MaxHello.Pos, c.SNI.Timeout.Pos)
 	if r.Mode != ModeSNI {
 		if pos != (config.Pos{}) {
 			b.problems.Addf(pos, "route %q: `sni` is for mode sni; write mode: sni, or take it out", r.Name)
@@ -86,9 +87,10 @@ func (b *builder) sni(c *config.Route, r *Route) {
 		noName = ToDefault
 	}
 	r.SNI = SNI{
-		NoName:  Fallback(c.SNI.NoName.Or(string(noName))),
-		NotTLS:  Fallback(c.SNI.NotTLS.Or(string(Refuse))),
-		Timeout: Duration(c.SNI.Timeout.Or(defaultOpening)),
+		NoName:   Fallback(c.SNI.NoName.Or(string(noName))),
+		NotTLS:   Fallback(c.SNI.NotTLS.Or(string(Refuse))),
+		MaxHello: int(min(c.SNI.MaxHello.Or(maxHello), maxHello)),
+		Timeout:  Duration(c.SNI.Timeout.Or(defaultOpening)),
 	}
 	for _, f := range []config.Field[string]{c.SNI.NoName, c.SNI.NotTLS} {
 		if f.V == string(ToDefault) && len(r.Default) == 0 {

@@ -136,6 +136,14 @@ func testNoName(r *rig) {
 	r.hasName(at, hello, "d")
 	r.wantReset(r.namesRoute("", ""), hello, engine.NoServerName)
 	r.wantReset(r.namesRoute(", sni: { no_name: reset }", "default"), hello, engine.NoServerName)
+	c := r.dial(r.namesRoute(", sni: { no_name: alert }", "default"))
+	if err := c.say(hello); err != nil {
+		r.Fatal(err)
+	}
+	if err := c.hear("\x15\x03\x03\x00\x02\x02\x70"); err != nil {
+		r.Error(err)
+	}
+	r.endsFor(c.local, engine.NoServerName)
 }
 
 func testNotTLS(r *rig) {

@@ -210,6 +210,7 @@ func (l *loop) afterHeaders(p *pair) (admitted bool) {
 		return true
 	}
 	o.stage = awaitHello
+	o.hello.Max = p.set.SNI.MaxHello
 	o.deadline = l.now + p.set.SNI.Timeout.D()
 	return true
 }
@@ -248,8 +249,12 @@ func (l *loop) chooseByName(p *pair) {
 	name := p.call.serverName
 	set := p.set
 	switch g := set.group(name); {
-	case name == "" && set.SNI.NoName != plan.ToDefault:
+	case name == "" && set.SNI.NoName == plan.Refuse:
 		l.refuse(p, noServerName, "the ClientHello names no server")
+		return
+	case name == "" && set.SNI.NoName == plan.Alert:
+		l.tell(p, noServerName, "the ClientHello names no server")
+		l.part(p, clienthello.UnrecognizedName(), noServerName)
 		return
 	case name != "" && g != nil:
 		p.call.picker = g
