@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test user e2e bench lint fuzz clean
+.PHONY: help demo build test user e2e bench conformance lint fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,15 @@ user: ## the engines once more, as nobody and not as root
 e2e: build ## real databases, web servers and long runs; needs what .ci/run installs
 	cd e2e && go vet ./... && go test -count=1 -timeout 40m $(TESTFLAGS) ./...
 	cd bench && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
+	cd conformance/nginx && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 
 bench: build ## beside HAProxy, nginx, iptables and others, 25 minutes; BENCH=quick: 2
 	@cd bench && go run . $(BENCHFLAGS)
+
+conformance: ## NGINX_TESTS=DIR: nginx's own tests of its stream module, on midspan; docs/conformance.md
+	@test -n "$(NGINX_TESTS)" || { echo "NGINX_TESTS=DIR is missing: a copy of github.com/nginx/nginx-tests"; exit 2; }
+	@cd conformance/nginx && go run ./suite -tests "$(abspath $(NGINX_TESTS))" $(CONFORMANCEFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@go list ./... | while read -r pkg; do \
