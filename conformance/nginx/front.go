@@ -65,7 +65,7 @@ func (f *front) load() (*plan.Plan, []string, error) {
 		return nil, nil, err
 	}
 	f.bridges = map[string]netip.AddrPort{}
-	t := &translation{conf: c, ends: e}
+	t := &translation{conf: c, ends: e, zones: map[string]bool{}}
 	p, notes, err := t.plan()
 	if err != nil {
 		e.close()

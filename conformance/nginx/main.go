@@ -19,7 +19,7 @@
 // private keys, since midspan takes plain ones; it bridges Unix sockets to TCP, since
 // midspan has TCP only, with 127.255.0.1 as the address of Unix clients. Where the
 // importer does not carry a directive over that midspan has a key for, it writes
-// that key (translate.go, access.go and tls.go).
+// that key: what is appended to route.patch.
 //
 // What neither does is refused as nginx refuses a directive of a module that it
 // was built without (directives.go), so that tests of it skip themselves, or is
@@ -161,7 +161,7 @@ func (f *front) check(c *conf) error {
 		return err
 	}
 	defer e.close()
-	t := &translation{conf: c, ends: e}
+	t := &translation{conf: c, ends: e, zones: map[string]bool{}}
 	_, _, err = t.plan()
 	return errors.Join(err, f.checkHTTP(c))
 }

@@ -68,6 +68,9 @@ func (u *unit) candidates(text string) []string {
 // named makes r a route of mode sni. Its default is where nginx sends clients
 // without a name, and those that speak no TLS.
 func (t *translation) named(r *route) error {
+	if len(r.byName) == 0 {
+		return nil
+	}
 	patch := config.Route{Mode: set(string(plan.ModeSNI))}
 	for _, n := range r.byName {
 		servers, err := t.serversOf(n.to)

@@ -14,40 +14,39 @@ import (
 	"midspan/internal/plan"
 )
 
-// tls writes the certificate and what belongs to it into r. What has no place
-// in midspan's file is noted.
-func (t *translation) tls(r *route) error {
-	of := r
-	if r.arg("ssl_certificate") == "" { // a server of many on an address: it has the default one's
-		of = &route{unit: r.bind.def, name: r.name}
-	}
-	cert, key, err := t.pair(of, "ssl_certificate", "ssl_certificate_key", "ssl_password_file")
-	if err != nil {
-		return err
-	}
-	if cert == "" {
-		return r.server.errorf("no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive")
-	}
-	v := config.TLS{Cert: []config.Field[string]{set(cert)}, Key: set(key)}
-	for _, d := range r.all("ssl_alpn") {
-		for _, a := range d.args {
-			v.ALPN = append(v.ALPN, set(a))
+// tls writes the certificate and what belongs to it, with paths as midspan can
+// have them.
+func (t *translation) tls(on bool) func(*route) error {
+	return func(r *route) error {
+		if !on {
+			return nil
 		}
+		of := r
+		if r.arg("ssl_certificate") == "" { // a server of many on an address: it has the default one's
+			of = &route{unit: r.bind.def, name: r.name}
+		}
+		cert, key, err := t.pair(of, "ssl_certificate", "ssl_certificate_key", "ssl_password_file")
+		if err != nil {
+			return err
+		}
+		if cert == "" {
+			return r.server.errorf("no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive")
+		}
+		r.params += " ssl"
+		r.lines = append(r.lines, "ssl_certificate "+quoted(cert), "ssl_certificate_key "+quoted(key))
+		for _, d := range slices.Concat(r.all("ssl_alpn"), r.all("ssl_protocols")) {
+			r.lines = append(r.lines, quoteAll(d))
+		}
+		switch verify := r.arg("ssl_verify_client"); verify {
+		case "on", "optional":
+			r.lines = append(r.lines, "ssl_verify_client "+verify, "ssl_client_certificate "+quoted(t.ends.path(r.arg("ssl_client_certificate"))))
+		case "optional_no_ca":
+			t.notes = append(t.notes, "not carried over: ssl_verify_client optional_no_ca")
+		}
+		resume := set(r.resumes())
+		r.patch = append(r.patch, func(c *config.Route) { c.TLS.Resume = resume })
+		return nil
 	}
-	if d := r.all("ssl_protocols"); d != nil && !slices.Contains(d[0].args, "TLSv1.2") && slices.Contains(d[0].args, "TLSv1.3") {
-		v.Min = set("1.3")
-	}
-	v.Resume = set(r.resumes())
-	switch r.arg("ssl_verify_client") {
-	case "on":
-		v.ClientCA, v.ClientCert = set(t.ends.path(r.arg("ssl_client_certificate"))), set("required")
-	case "optional":
-		v.ClientCA, v.ClientCert = set(t.ends.path(r.arg("ssl_client_certificate"))), set("optional")
-	case "optional_no_ca":
-		t.notes = append(t.notes, "not carried over: ssl_verify_client optional_no_ca")
-	}
-	r.patch = append(r.patch, func(c *config.Route) { c.TLS = v })
-	return nil
 }
 
 // resumes tells whether clients may go on with a session. midspan keeps sessions
@@ -66,12 +65,13 @@ func (t *translation) upstreamTLS(r *route) error {
 	if err != nil {
 		return err
 	}
-	v := config.UpstreamTLS{On: set(true), Verify: set(r.on("proxy_ssl_verify")), Resume: set(r.arg("proxy_ssl_session_reuse") != "off")}
+	r.lines = append(r.lines, "proxy_ssl on")
+	verify := r.on("proxy_ssl_verify")
 	if cert != "" {
-		v.Cert, v.Key = set(cert), set(key)
+		r.lines = append(r.lines, "proxy_ssl_certificate "+quoted(cert), "proxy_ssl_certificate_key "+quoted(key))
 	}
-	if ca := r.arg("proxy_ssl_trusted_certificate"); ca != "" && v.Verify.V {
-		v.CA = set(t.ends.path(ca))
+	if ca := r.arg("proxy_ssl_trusted_certificate"); ca != "" && verify {
+		r.lines = append(r.lines, "proxy_ssl_verify on", "proxy_ssl_trusted_certificate "+quoted(t.ends.path(ca)))
 	}
 	name, known := expand(r.arg("proxy_ssl_name"), r.static)
 	if name == "" && known {
@@ -82,10 +82,11 @@ func (t *translation) upstreamTLS(r *route) error {
 	}
 	// Without proxy_ssl_server_name nginx does not send the name, but looks for
 	// it in the certificate; midspan does both or none.
-	if _, err := netip.ParseAddr(name); err != nil && (r.on("proxy_ssl_server_name") || v.Verify.V) {
-		v.Name = set(name)
+	if _, err := netip.ParseAddr(name); err != nil && (r.on("proxy_ssl_server_name") || verify) {
+		r.lines = append(r.lines, "proxy_ssl_server_name on", "proxy_ssl_name "+quoted(name))
 	}
-	r.patch = append(r.patch, func(c *config.Route) { c.UpstreamTLS = v })
+	resume := set(r.arg("proxy_ssl_session_reuse") != "off")
+	r.patch = append(r.patch, func(c *config.Route) { c.UpstreamTLS.Resume = resume })
 	return nil
 }
 

@@ -22,6 +22,7 @@ type translation struct {
 	ends   *ends // servers of the front's own, and bridges to Unix sockets
 	text   strings.Builder
 	routes []route
+	zones  map[string]bool // of limit_conn, that the routes use
 	notes  []string
 }
 
@@ -30,6 +31,9 @@ type route struct {
 	*unit
 	name   string
 	listen netip.AddrPort
+	params string   // of its listen
+	lines  []string // of its server block
+	allows []string // what its `allow` lines have
 	patch  []func(*config.Route)
 }
 
@@ -85,6 +89,9 @@ func (t *translation) write() error {
 		if err := t.bind(b); err != nil {
 			return err
 		}
+	}
+	for zone := range t.zones {
+		t.line("limit_conn_zone $binary_remote_addr zone=%s:1m;", zone)
 	}
 	t.line("}")
 	return nil
@@ -152,18 +159,15 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	if err != nil {
 		return err
 	}
-	t.emit(&r, servers)
-	if len(u.byName) > 0 {
-		if err := t.named(&r); err != nil {
-			return err
+	for _, name := range []string{"proxy_connect_timeout", "proxy_timeout", "proxy_socket_keepalive"} {
+		if all := r.all(name); all != nil {
+			r.lines = append(r.lines, quoteAll(all[0]))
 		}
 	}
-	if from := r.arg("proxy_bind"); from != "" {
-		a, err := netip.ParseAddr(from)
-		if err != nil {
-			return u.server.errorf("invalid address %q", from)
+	for _, step := range []func(*route) error{t.named, r.bindFrom, t.proxyHeaders(proxy, tls), t.tls(tls), t.upstreamTLS} {
+		if err := step(&r); err != nil {
+			return err
 		}
-		r.patch = append(r.patch, func(c *config.Route) { c.Source = []config.Field[netip.Addr]{set(a)} })
 	}
 	r.access()
 	r.limits(t)
@@ -171,26 +175,40 @@ func (t *translation) unit(u *unit, listen netip.AddrPort, proxy, tls bool) erro
 	if !u.on("proxy_half_close") {
 		r.patch = append(r.patch, func(c *config.Route) { c.FinTimeout = set(config.OffOr[time.Duration]{V: halfClosed}) })
 	}
-	if proxy {
-		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyRequired)) })
-	}
-	if _, answers := u.returns(); answers {
-		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV2)) })
-	} else if u.on("proxy_protocol") {
-		r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV1)) })
-	} else if !proxy && !tls && !u.on("proxy_ssl") && len(u.byName) == 0 {
-		// To nginx a header that it does not ask for is the client's data.
-		r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyPassed)) })
-	}
-	if tls {
-		if err := t.tls(&r); err != nil {
-			return err
-		}
-	}
-	if err := t.upstreamTLS(&r); err != nil {
-		return err
-	}
+	t.emit(&r, servers)
 	t.routes = append(t.routes, r)
+	return nil
+}
+
+// proxyHeaders writes what becomes of PROXY headers on either side.
+func (t *translation) proxyHeaders(proxy, tls bool) func(*route) error {
+	return func(r *route) error {
+		if proxy {
+			r.params += " proxy_protocol"
+		}
+		if _, answers := r.returns(); answers {
+			r.patch = append(r.patch, func(c *config.Route) { c.SendProxy = set(string(plan.SendV2)) })
+		} else if r.on("proxy_protocol") {
+			r.lines = append(r.lines, "proxy_protocol on")
+		} else if !proxy && !tls && !r.on("proxy_ssl") && len(r.byName) == 0 {
+			// To nginx a header that it does not ask for is the client's data.
+			r.patch = append(r.patch, func(c *config.Route) { c.Proxy.Mode = set(string(plan.ProxyPassed)) })
+		}
+		return nil
+	}
+}
+
+// bindFrom writes proxy_bind.
+func (r *route) bindFrom(*route) error {
+	from := r.arg("proxy_bind")
+	if from == "" {
+		return nil
+	}
+	a, err := netip.ParseAddr(from)
+	if err != nil {
+		return r.server.errorf("invalid address %q", from)
+	}
+	r.patch = append(r.patch, func(c *config.Route) { c.Source = []config.Field[netip.Addr]{set(a)} })
 	return nil
 }
 
@@ -217,12 +235,10 @@ func (t *translation) emit(r *route, servers []string) {
 	}
 	t.line("}")
 	t.line("server {")
-	t.line("  listen %s;", r.listen)
+	t.line("  listen %s%s;", r.listen, r.params)
 	t.line("  proxy_pass %s;", r.name)
-	for _, name := range []string{"proxy_connect_timeout", "proxy_timeout", "proxy_socket_keepalive"} {
-		if all := r.all(name); all != nil {
-			t.line("  %s;", quoteAll(all[0]))
-		}
+	for _, l := range r.lines {
+		t.line("  %s;", l)
 	}
 	t.line("}")
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -78,36 +77,6 @@ func TestSplit(t *testing.T) {
 	if got["a"] != 12 || got["b"] != 2 || got["c"] != 6 {
 		t.Errorf("%v", got)
 	}
-}
-
-func TestCut(t *testing.T) {
-	parse := func(list string) (all []netip.Prefix) {
-		for _, f := range strings.Fields(list) {
-			all = append(all, netip.MustParsePrefix(f))
-		}
-		return all
-	}
-	for _, c := range []struct{ nets, net, inside, outside string }{
-		{"10.0.0.0/8 fd00::/8", "0.0.0.0/0", "10.0.0.0/8", "fd00::/8"},
-		{"10.0.0.0/30", "10.0.0.1/32", "10.0.0.1/32", "10.0.0.0/32 10.0.0.2/31"},
-		{"10.0.0.0/8", "11.0.0.0/8", "", "10.0.0.0/8"},
-	} {
-		in, out := cut(parse(c.nets), netip.MustParsePrefix(c.net))
-		if text := join2(in); text != c.inside {
-			t.Errorf("%s inside %s: %s", c.nets, c.net, text)
-		}
-		if text := join2(out); text != c.outside {
-			t.Errorf("%s outside %s: %s", c.nets, c.net, text)
-		}
-	}
-}
-
-func join2(ps []netip.Prefix) string {
-	var all []string
-	for _, p := range ps {
-		all = append(all, p.String())
-	}
-	return strings.Join(all, " ")
 }
 
 func TestServerNames(t *testing.T) {
