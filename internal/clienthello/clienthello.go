@@ -44,7 +44,7 @@ type Hello struct {
 }
 
 // Parser looks for the end of a ClientHello. Its zero value is ready; it serves
-// one stream.
+// one stream, and after Reset another one.
 type Parser struct {
 	// Max is what holds instead of MaxSize, if it is less; 0: it is not.
 	Max int
@@ -54,6 +54,23 @@ type Parser struct {
 	have    int // bytes of it, in the records before at
 	records int
 	head    [messageHead]byte
+	hello   Hello
+}
+
+// keepOffered is how long the lists are that a Parser keeps for the next stream;
+// browsers offer two protocols and five versions.
+const keepOffered = 16
+
+// Reset makes p ready for another stream. The Hello that it gave is gone.
+func (p *Parser) Reset() {
+	alpn, versions := p.hello.ALPN, p.hello.Versions
+	*p = Parser{}
+	if clear(alpn); cap(alpn) <= keepOffered {
+		p.hello.ALPN = alpn[:0]
+	}
+	if cap(versions) <= keepOffered {
+		p.hello.Versions = versions[:0]
+	}
 }
 
 // max is how many bytes of the stream the message may take.
@@ -71,7 +88,7 @@ func (p *Parser) tooLong() error {
 // Parse looks at a stream from its begin, of which there may be more with each
 // call. Without hello and error it takes more to tell. It does not look again at
 // records that it has seen whole, so that many small pieces cost no more than one.
-// What it returns does not refer to stream.
+// What it returns does not refer to stream, and belongs to p.
 func (p *Parser) Parse(stream []byte) (*Hello, error) {
 	for {
 		n, err := p.record(stream)
@@ -88,7 +105,10 @@ func (p *Parser) Parse(stream []byte) (*Hello, error) {
 			return nil, fmt.Errorf("a ClientHello of %d bytes; up to %d are taken", p.need, p.max())
 		}
 		if p.need > 0 && p.have >= p.need {
-			return parse(p.message(stream)[messageHead:p.need])
+			if err := p.hello.parse(p.message(stream)[messageHead:p.need]); err != nil {
+				return nil, err
+			}
+			return &p.hello, nil
 		}
 	}
 }

@@ -153,6 +153,34 @@ func TestHello(t *testing.T) {
 	}
 }
 
+// TestAgain: a parser that has served one stream knows nothing of it in the next,
+// and takes memory for nothing but the name.
+func TestAgain(t *testing.T) {
+	rich := real(t, &tls.Config{ServerName: "a.example.com", NextProtos: []string{"h2", "http/1.1"}})
+	var p Parser
+	if _, err := p.Parse(append(message(sni("b")+ext(extECH, "\x00\x00\x01"))[:20:20], 0xff)); err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range [][]byte{rich, message(""), []byte("GET"), inRecords(rich, 7)} {
+		p.Reset()
+		got, err := p.Parse(stream)
+		var fresh Parser
+		want, wantErr := fresh.Parse(stream)
+		if !errors.Is(err, wantErr) || (want == nil) != (got == nil) {
+			t.Fatalf("got %+v, %v; want %+v, %v", got, err, want, wantErr)
+		}
+		if want != nil && (got.ServerName != want.ServerName || got.Encrypted != want.Encrypted || !slices.Equal(got.ALPN, want.ALPN) || !slices.Equal(got.Versions, want.Versions)) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		p.Reset()
+		_, _ = p.Parse(rich)
+	}); n > 1 {
+		t.Errorf("%.0f objects for a ClientHello, want the name alone", n)
+	}
+}
+
 func TestWrong(t *testing.T) {
 	good := string(message(sni("a")))
 	for name, tt := range map[string]struct {

@@ -50,8 +50,9 @@ func (r *reader) vector(n int) reader {
 // done tells whether r was taken to its end, and no further.
 func (r *reader) done() bool { return !r.failed && len(r.b) == 0 }
 
-// parse reads the body of the message (RFC 8446 section 4.1.2).
-func parse(body []byte) (*Hello, error) {
+// parse reads the body of the message (RFC 8446 section 4.1.2) into h, which has
+// nothing but room.
+func (h *Hello) parse(body []byte) error {
 	r := reader{b: body}
 	version := r.number(2)
 	r.take(32) // random
@@ -60,30 +61,30 @@ func parse(body []byte) (*Hello, error) {
 	compression := r.vector(1)
 	switch {
 	case r.failed:
-		return nil, errCut
+		return errCut
 	case len(session.b) > 32:
-		return nil, fmt.Errorf("a session id of %d bytes", len(session.b))
+		return fmt.Errorf("a session id of %d bytes", len(session.b))
 	case len(ciphers.b) == 0 || len(ciphers.b)%2 != 0 || len(compression.b) == 0:
-		return nil, errors.New("a ClientHello without cipher suites or compression methods")
+		return errors.New("a ClientHello without cipher suites or compression methods")
 	}
-	h := &Hello{}
 	if len(r.b) > 0 {
 		extensions := r.vector(2)
 		if err := h.extensions(extensions); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if !r.done() {
-		return nil, errCut
+		return errCut
 	}
 	if len(h.Versions) == 0 {
-		h.Versions = []uint16{uint16(version)}
+		h.Versions = append(h.Versions, uint16(version))
 	}
-	return h, nil
+	return nil
 }
 
 func (h *Hello) extensions(r reader) error {
-	seen := map[int]bool{}
+	var low uint64         // those below 64 that were there: nearly all
+	high := map[int]bool{} // the others; small ones cost no memory
 	for !r.failed && len(r.b) > 0 {
 		kind := r.number(2)
 		data := r.vector(2)
@@ -91,18 +92,22 @@ func (h *Hello) extensions(r reader) error {
 			break
 		}
 		// Two servers may take one each; so none is the right one.
-		if seen[kind] {
+		if low>>kind&1 != 0 || high[kind] {
 			return fmt.Errorf("extension %d twice", kind)
 		}
-		seen[kind] = true
+		if kind < 64 {
+			low |= 1 << kind
+		} else {
+			high[kind] = true
+		}
 		var err error
 		switch kind {
 		case extServerName:
 			h.ServerName, err = serverName(data)
 		case extALPN:
-			h.ALPN, err = protocols(data)
+			h.ALPN, err = protocols(h.ALPN, data)
 		case extVersions:
-			h.Versions, err = versions(data)
+			h.Versions, err = versions(h.Versions, data)
 		case extECH:
 			h.Encrypted = true
 		}
@@ -166,19 +171,19 @@ func hostname(b []byte) (string, error) {
 	return name, nil
 }
 
-func protocols(r reader) ([]string, error) {
+// protocols appends what is offered to all.
+func protocols(all []string, r reader) ([]string, error) {
 	list := r.vector(2)
 	if !r.done() || len(list.b) == 0 {
 		return nil, errors.New("a list of protocols that does not fill its extension")
 	}
-	var all []string
 	for !list.failed && len(list.b) > 0 {
 		name := list.vector(1)
 		if len(name.b) == 0 {
 			return nil, errors.New("a protocol without a name")
 		}
 		if len(name.b) != 2 || !isGREASE(int(name.b[0])<<8|int(name.b[1])) {
-			all = append(all, string(name.b))
+			all = append(all, protocol(name.b))
 		}
 	}
 	if list.failed {
@@ -187,12 +192,22 @@ func protocols(r reader) ([]string, error) {
 	return all, nil
 }
 
-func versions(r reader) ([]uint16, error) {
+// protocol is a protocol's name; the usual ones cost no memory.
+func protocol(name []byte) string {
+	for _, usual := range [...]string{"h2", "http/1.1"} {
+		if string(name) == usual {
+			return usual
+		}
+	}
+	return string(name)
+}
+
+// versions appends what is offered to all.
+func versions(all []uint16, r reader) ([]uint16, error) {
 	list := r.vector(1)
 	if !r.done() || len(list.b) == 0 || len(list.b)%2 != 0 {
 		return nil, errors.New("a list of versions that does not fill its extension")
 	}
-	var all []uint16
 	for len(list.b) > 0 {
 		if v := list.number(2); !isGREASE(v) {
 			all = append(all, uint16(v))

@@ -2,9 +2,10 @@
 // (haproxy.org, proxy-protocol.txt): where one ends in a stream that comes in
 // pieces, what it says, who is behind it, and how to write one.
 //
-// Whether a header's addresses are right is left to go-proxyproto's codec. That
-// one reads from a stream, too, but refuses a header of version 1 that does not
-// come in one piece, and a LOCAL one of more than 4096 bytes.
+// Whether a header's addresses are right is left to go-proxyproto's codec, but for
+// TCP in version 2, which nearly all headers are: the codec makes a dozen objects of
+// it. The codec reads from a stream, too, but refuses a header of version 1 that
+// does not come in one piece, and a LOCAL one of more than 4096 bytes.
 //
 // Limits: one TLV of each kind is looked at, the first; what is inside the TLV
 // of a TLS connection (0x20) is passed on and not read.
@@ -67,7 +68,7 @@ type Header struct {
 	// does not tell, or not of a TCP connection: then those of the connection
 	// that the header came on hold. IPv4 comes unmapped.
 	Source, Destination netip.AddrPort
-	TLVs                []byte // of version 2, as they came; see All
+	TLVs                []byte // of version 2, as they came, where they came; see All
 	Link                string // who is calling: "azure:553665985"; see link
 }
 
@@ -144,8 +145,8 @@ func Starts(b []byte) bool {
 	return false
 }
 
-// Parse reads a header that Scan has found: b is all of it, and no more. What it
-// returns does not refer to b.
+// Parse reads a header that Scan has found: b is all of it, and no more. TLVs of
+// what it returns are a part of b.
 func Parse(b []byte) (Header, error) {
 	if len(b) >= v2Fixed && startsAs(b, signatureV2) {
 		return parseV2(b)
@@ -171,14 +172,14 @@ func parseV2(b []byte) (Header, error) {
 	default:
 		return h, errors.New("unknown version or command")
 	}
-	if family != unspec {
+	if !h.tcp(b) && family != unspec {
 		parsed, err := decode(b)
 		if err != nil {
 			return h, err
 		}
 		h.Source, h.Destination = addresses(parsed)
-	} // The codec refuses it; but TLVs may tell who is calling even so.
-	h.TLVs = bytes.Clone(b[v2Fixed+addressSize(family):])
+	} // The codec refuses unspec; but TLVs may tell who is calling even so.
+	h.TLVs = b[v2Fixed+addressSize(family):]
 	if err := checkTLVs(h.TLVs); err != nil {
 		return h, err
 	}
@@ -187,6 +188,22 @@ func parseV2(b []byte) (Header, error) {
 	}
 	h.Link = link(h.TLVs)
 	return h, nil
+}
+
+// tcp reads the addresses of b, of version 2, if they are whole and of TCP.
+func (h *Header) tcp(b []byte) bool {
+	family, rest := b[len(signatureV2)+1], b[v2Fixed:]
+	size := addressSize(family)
+	if (family != tcp4 && family != tcp6) || len(rest) < size || int(binary.BigEndian.Uint16(b[v2Fixed-2:])) != len(rest) {
+		return false
+	}
+	ports := rest[size-4 : size]
+	ips := rest[:size-4]
+	src, _ := netip.AddrFromSlice(ips[:len(ips)/2])
+	dst, _ := netip.AddrFromSlice(ips[len(ips)/2:])
+	h.Source = netip.AddrPortFrom(src.Unmap(), binary.BigEndian.Uint16(ports))
+	h.Destination = netip.AddrPortFrom(dst.Unmap(), binary.BigEndian.Uint16(ports[2:]))
+	return true
 }
 
 // addressSize is how many bytes the addresses of a family take (section 2.2).

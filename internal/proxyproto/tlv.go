@@ -102,14 +102,15 @@ func checkSum(b, tlvs []byte) error {
 // link is who is calling, by the first TLV that tells: the cloud's name and the
 // id that its console and its API show. "" where none does.
 func link(tlvs []byte) string {
+	var room [len("azure:") + 20]byte // the id is the only object that is made
 	for kind, v := range All(tlvs) {
 		switch {
 		case kind == azure && len(v) == 5 && v[0] == azureLinkID:
-			return "azure:" + strconv.FormatUint(uint64(binary.LittleEndian.Uint32(v[1:])), 10)
+			return string(strconv.AppendUint(append(room[:0], "azure:"...), uint64(binary.LittleEndian.Uint32(v[1:])), 10))
 		case kind == aws && len(v) > 1 && v[0] == awsEndpoint && isID(v[1:]):
 			return "aws:" + string(v[1:])
 		case kind == gcp && len(v) == 8:
-			return "gcp:" + strconv.FormatUint(binary.BigEndian.Uint64(v), 10)
+			return string(strconv.AppendUint(append(room[:0], "gcp:"...), binary.BigEndian.Uint64(v), 10))
 		case kind == alibaba && len(v) > 1 && v[0] == alibabaEndpoint && isID(v[1:]):
 			return "alibaba:" + string(v[1:])
 		}

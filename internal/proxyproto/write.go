@@ -81,12 +81,12 @@ func appendV2(b []byte, src, dst netip.AddrPort, tlvs [][]byte) []byte {
 func appendAddresses(b []byte, src, dst netip.AddrPort) []byte {
 	src, dst, is4 := oneFamily(src, dst)
 	if is4 {
-		b = append(b, proxyV2, tcp4, 0, 0)
+		s, d := src.Addr().As4(), dst.Addr().As4()
+		b = append(append(append(b, proxyV2, tcp4, 0, 0), s[:]...), d[:]...)
 	} else {
-		b = append(b, proxyV2, tcp6, 0, 0)
+		s, d := src.Addr().As16(), dst.Addr().As16()
+		b = append(append(append(b, proxyV2, tcp6, 0, 0), s[:]...), d[:]...)
 	}
-	b = append(b, src.Addr().AsSlice()...)
-	b = append(b, dst.Addr().AsSlice()...)
 	b = binary.BigEndian.AppendUint16(b, src.Port())
 	return binary.BigEndian.AppendUint16(b, dst.Port())
 }

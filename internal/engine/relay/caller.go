@@ -23,7 +23,7 @@ type caller struct {
 	name       string    // of the consumer
 	consumer   *consumer // it, when it counts the connection: see admit
 	picker     *picker   // of the servers for this caller; nil: all of the route
-	tlvs       [][]byte  // of the headers, in their order, for a server that is to have them
+	tlvs       []byte    // of the headers, in their order, for a server that is to have them
 }
 
 // noteHeader takes over what a PROXY header says. Of several, the last one is of
@@ -42,7 +42,7 @@ func (p *pair) noteHeader(h *proxyproto.Header) {
 		c.link = h.Link
 	}
 	if len(h.TLVs) > 0 && p.set.SendProxy == plan.SendV2 {
-		c.tlvs = append(c.tlvs, h.TLVs)
+		c.tlvs = append(c.tlvs, h.TLVs...)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -49,7 +50,8 @@ func TestMain(m *testing.M) {
 }
 
 // child forwards to a target, says where it listens, and ends with its input. For
-// each line of that it tidies its memory up, as the daemon does after a reload.
+// each line of that it tidies its memory up, as the daemon does after a reload, and
+// says how many objects and bytes it has allocated so far.
 func child(to string) error {
 	if n, err := strconv.ParseUint(os.Getenv(childLimit), 10, 64); err == nil {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
@@ -66,7 +68,7 @@ func child(to string) error {
 		return err
 	}
 	defer e.Close()
-	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %q %s}}", addr, to, os.Getenv(childSettings)))
+	p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, to: %s %s}}", addr, to, os.Getenv(childSettings)))
 	if err != nil {
 		return err
 	}
@@ -74,10 +76,12 @@ func child(to string) error {
 		return err
 	}
 	fmt.Println(addr)
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("tidy") {
+	var m runtime.MemStats
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println(m.Mallocs, m.TotalAlloc) {
 		for range 4 {
 			debug.FreeOSMemory()
 		}
+		runtime.ReadMemStats(&m)
 	}
 	return nil
 }

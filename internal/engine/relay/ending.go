@@ -89,6 +89,7 @@ func (l *loop) release(s *side) {
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
+	l.giveOpening(p)
 	l.recordEnd(p)
 	l.settle(p)
 	l.forget(p)

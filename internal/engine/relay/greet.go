@@ -42,5 +42,5 @@ func (p *pair) appendProxyHeader(b []byte, v plan.SendProxy) []byte {
 	if !dst.IsValid() {
 		dst = p.local()
 	}
-	return proxyproto.Append(b, version, p.clientAddr.full(), dst, p.call.tlvs...)
+	return proxyproto.Append(b, version, p.clientAddr.full(), dst, p.call.tlvs)
 }

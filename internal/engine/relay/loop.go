@@ -40,7 +40,9 @@ type loop struct {
 	nextID    uint64
 	listeners []*socket // by slot; nil: free
 	scratch   []byte
-	buffers   []*buffer
+	buffers   []*buffer  // free, of up to bufferSize
+	small     []*buffer  // free, of up to smallBuffer
+	openings  []*opening // free
 	pipes     []*pipe
 	warm      warm
 	spares    []spare

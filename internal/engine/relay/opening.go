@@ -14,7 +14,8 @@ import (
 
 // opening is how far the opening of a connection has been read: what a route has
 // to know of it before a server is looked for. What has been read beyond it
-// becomes client.held. It lives no longer than stateOpening.
+// becomes client.held. It lives no longer than stateOpening, and the loop uses it
+// again.
 type opening struct {
 	stage    stage
 	headers  int           // PROXY headers so far
@@ -33,6 +34,7 @@ const (
 	skipHeader               // the rest of a LOCAL one
 	awaitData                // after a header that tells of no client: is it a probe?
 	awaitHello               // mode sni
+	complete
 )
 
 const (
@@ -48,8 +50,8 @@ const (
 // beginOpening reads what a new connection begins with.
 func (l *loop) beginOpening(p *pair) {
 	p.state = stateOpening
-	o := &opening{deadline: l.now + p.set.Proxy.Timeout.D()}
-	p.call = &caller{opening: o}
+	p.call = &caller{opening: l.newOpening()}
+	p.call.opening.deadline = l.now + p.set.Proxy.Timeout.D()
 	if p.set.Proxy.Mode == plan.ProxyRequired {
 		if from := p.set.Proxy.From; len(from) > 0 && !within(from, p.clientAddr.full().Addr()) {
 			l.refuse(p, proxyNotAllowed, "the peer is none of `from`")
@@ -59,6 +61,34 @@ func (l *loop) beginOpening(p *pair) {
 		return
 	}
 	l.readOpening(p)
+}
+
+func (l *loop) newOpening() *opening {
+	if n := len(l.openings); n > 0 {
+		o := l.openings[n-1]
+		l.openings = l.openings[:n-1]
+		return o
+	}
+	return &opening{}
+}
+
+// giveOpening takes p's opening back, if it has one.
+func (l *loop) giveOpening(p *pair) {
+	if p.call == nil || p.call.opening == nil {
+		return
+	}
+	o := p.call.opening
+	p.call.opening = nil
+	if len(l.openings) == keepSmall {
+		return
+	}
+	buf := o.buf[:0]
+	if cap(buf) > smallBuffer {
+		buf = nil
+	}
+	o.hello.Reset()
+	*o = opening{buf: buf, hello: o.hello}
+	l.openings = append(l.openings, o)
 }
 
 // readOpening reads what there is, as long as the opening is not complete. A read
@@ -131,7 +161,7 @@ func (l *loop) understand(p *pair, b []byte) {
 		if p.state != stateOpening {
 			return // refused
 		}
-		if p.call.opening == nil { // complete
+		if o.stage == complete {
 			l.endOpening(p, b)
 			return
 		}
@@ -199,14 +229,14 @@ func (l *loop) headersDone(p *pair, b []byte) (done bool) {
 }
 
 // afterHeaders lets p in, or not, and enters the next stage: in mode sni the
-// ClientHello, else none. The opening is complete when p has none any more.
+// ClientHello, else the opening is complete.
 func (l *loop) afterHeaders(p *pair) (admitted bool) {
 	if !l.admit(p) {
 		return false
 	}
 	o := p.call.opening
 	if p.set.Mode != plan.ModeSNI {
-		p.call.opening = nil
+		o.stage = complete
 		return true
 	}
 	o.stage = awaitHello
@@ -228,7 +258,7 @@ func (l *loop) takeHello(p *pair, b []byte) (done bool) {
 			l.refuse(p, proxyNotAllowed, headerOnOff)
 		case p.set.SNI.NotTLS == plan.ToDefault:
 			p.call.picker = p.set.rest
-			p.call.opening = nil
+			p.call.opening.stage = complete
 		default:
 			l.refuse(p, notTLS, fmt.Sprintf("it begins with %q", b[:min(len(b), 16)]))
 		}
@@ -265,7 +295,7 @@ func (l *loop) chooseByName(p *pair) {
 		l.part(p, clienthello.UnrecognizedName(), unknownServerName)
 		return
 	}
-	p.call.opening = nil
+	p.call.opening.stage = complete
 }
 
 // endOpening looks for a server, now that all is known that it needs; rest is
@@ -274,6 +304,7 @@ func (l *loop) endOpening(p *pair, rest []byte) {
 	if len(rest) > 0 {
 		p.client.held = l.buffer(rest)
 	}
+	l.giveOpening(p) // rest may be of its buffer
 	l.timers.set(p, 0)
 	l.seek(p)
 }
@@ -302,7 +333,7 @@ func (l *loop) openingTimer(p *pair) {
 // understandMore goes on with what o has, in a stage that was entered for want of
 // more.
 func (l *loop) understandMore(p *pair, o *opening) {
-	if p.call.opening == nil {
+	if o.stage == complete {
 		l.endOpening(p, o.buf)
 		return
 	}
@@ -356,7 +387,7 @@ const partLinger = time.Second
 func (l *loop) part(p *pair, last []byte, why reason) {
 	p.state = stateParting
 	p.endedBy = why
-	p.call.opening = nil
+	l.giveOpening(p)
 	if _, e := write(p.client.fd, last); e != 0 {
 		l.abort(p, why)
 		return

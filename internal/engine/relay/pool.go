@@ -5,38 +5,47 @@ import "golang.org/x/sys/unix"
 // bufferSize is how much one read copies at the most.
 const bufferSize = 64 << 10
 
-// keepBuffers and keepPipes bound what a loop keeps for later.
+// What a loop keeps for later is bounded.
 const (
 	keepBuffers = 16
+	keepSmall   = 64 // small buffers, and of callers and openings each as many
 	keepPipes   = 16
+	smallBuffer = 4 << 10 // bytes; what is read beyond an opening is seldom more
 )
 
 // pipeSizes are asked for in turn. The kernel refuses the larger ones to a user
 // without CAP_SYS_RESOURCE that has many (fs.pipe-user-pages-soft).
 var pipeSizes = [...]int{1 << 20, 256 << 10}
 
-// buffer holds bytes that a socket would not take.
+// buffer holds bytes that a socket would not take, or has yet to take.
 type buffer struct {
 	rest []byte // of full, not yet written
-	full []byte // 64 KiB
+	full []byte
 }
 
-// buffer lends one with b in it.
+// buffer lends one with b in it. It is no larger than it has to be, since what is
+// in it may have to wait for long: as long as a connect takes, or a slow reader.
 func (l *loop) buffer(b []byte) *buffer {
-	var lent *buffer
-	if n := len(l.buffers); n > 0 {
-		lent = l.buffers[n-1]
-		l.buffers = l.buffers[:n-1]
-	} else {
-		lent = &buffer{full: make([]byte, bufferSize)}
+	free := &l.buffers
+	if len(b) <= smallBuffer {
+		free = &l.small
 	}
-	lent.rest = lent.full[:copy(lent.full, b)]
+	lent := &buffer{}
+	if n := len(*free); n > 0 {
+		lent, *free = (*free)[n-1], (*free)[:n-1]
+	}
+	lent.full = append(lent.full[:0], b...)
+	lent.rest = lent.full
 	return lent
 }
 
 func (l *loop) giveBuffer(b *buffer) {
-	if len(l.buffers) < keepBuffers {
-		l.buffers = append(l.buffers, b)
+	free, keep := &l.buffers, keepBuffers
+	if cap(b.full) <= smallBuffer {
+		free, keep = &l.small, keepSmall
+	}
+	if b.rest = nil; len(*free) < keep {
+		*free = append(*free, b)
 	}
 }
 

@@ -85,8 +85,9 @@ func TestIdleCostTLS(t *testing.T) {
 	}
 }
 
-// startTidyChild is startChild, and a way to have the child tidy up.
-func startTidyChild(t *testing.T, to string) (pid int, addr string, tidy func()) {
+// startTidyChild is startChild, and a way to have the child tidy up and tell what
+// it has allocated.
+func startTidyChild(t *testing.T, to string) (pid int, addr string, tidy func() (objects, bytes float64)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childTarget+"="+to)
@@ -117,10 +118,13 @@ func startTidyChild(t *testing.T, to string) (pid int, addr string, tidy func())
 		return strings.TrimSpace(s)
 	}
 	addr = line()
-	return cmd.Process.Pid, addr, func() {
+	return cmd.Process.Pid, addr, func() (objects, bytes float64) {
 		if _, err := fmt.Fprintln(in); err != nil {
 			t.Fatal(err)
 		}
-		line()
+		if _, err := fmt.Sscan(line(), &objects, &bytes); err != nil {
+			t.Fatal(err)
+		}
+		return objects, bytes
 	}
 }
