@@ -158,7 +158,7 @@ func TestHello(t *testing.T) {
 func TestAgain(t *testing.T) {
 	rich := real(t, &tls.Config{ServerName: "a.example.com", NextProtos: []string{"h2", "http/1.1"}})
 	var p Parser
-	if _, err := p.Parse(append(message(sni("b")+ext(extECH, "\x00\x00\x01"))[:20:20], 0xff)); err != nil {
+	if _, err := p.Parse(append(message(sni("b") + ext(extECH, "\x00\x00\x01"))[:20:20], 0xff)); err != nil {
 		t.Fatal(err)
 	}
 	for _, stream := range [][]byte{rich, message(""), []byte("GET"), inRecords(rich, 7)} {

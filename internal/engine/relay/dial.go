@@ -50,10 +50,12 @@ const waitFull = 20 * time.Millisecond
 const keepDials = 64
 
 func (l *loop) newDial(now, timeout time.Duration) *dial {
-	d := &dial{}
+	var d *dial
 	if n := len(l.dials); n > 0 {
 		d = l.dials[n-1]
 		l.dials = l.dials[:n-1]
+	} else {
+		d = &dial{}
 	}
 	d.began, d.deadline = now, now+timeout
 	return d

@@ -89,9 +89,9 @@ func (l *loop) release(s *side) {
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
-	l.giveOpening(p)
 	l.recordEnd(p)
 	l.settle(p)
+	l.giveCaller(p)
 	l.forget(p)
 	l.e.roomMade()
 }

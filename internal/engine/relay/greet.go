@@ -7,26 +7,34 @@ import (
 	"midspan/internal/proxyproto"
 )
 
-// greet writes the PROXY header that p's server gets before anything else. It is
-// not counted among the bytes of the client, but for what of it a socket does not
-// take at once, which is none: it has just been connected.
+// greet writes the PROXY header that p's server gets before anything else, and
+// with it, in one segment, what there is of the client's. The header is not
+// counted among the bytes of the client, but for what of it a socket does not take
+// at once, which is none: it has just been connected.
 func (l *loop) greet(p *pair) {
 	b := p.appendProxyHeader(l.scratch[:0], p.set.SendProxy)
-	// With data in hand both go out in one segment.
-	n, e := send(p.server.fd, b, p.client.held != nil)
-	if e != 0 {
-		n = 0 // the next write finds it too, and deals with it
-	}
 	if p.call != nil {
 		p.call.tlvs = nil
 	}
-	if n == len(b) {
-		return
+	from, size := &p.client, len(b)
+	if from.held != nil {
+		b = append(b, from.held.rest[:min(len(from.held.rest), cap(b)-size)]...)
 	}
-	if p.client.held == nil {
-		p.client.held = l.buffer(nil)
+	n, e := write(p.server.fd, b)
+	switch {
+	case e != 0:
+		n = 0 // the next write finds it too, and deals with it
+		fallthrough
+	case n < size:
+		if from.held == nil {
+			from.held = l.buffer(nil)
+		}
+		from.held.rest = slices.Concat(b[n:size], from.held.rest)
+	case from.held != nil:
+		before := from.moved
+		l.wrote(from, n-size)
+		l.count(p, from, before)
 	}
-	p.client.held.rest = slices.Concat(b[n:], p.client.held.rest)
 }
 
 // appendProxyHeader appends the header that tells a server of p's client.

@@ -18,7 +18,7 @@ func TestOpeningCost(t *testing.T) {
 	header, hello := string(linkHeader(1)), clientHello("a.example.com")
 	for _, c := range []struct {
 		name, settings, to, opening string
-		objects, bytes          float64 // each
+		objects, bytes              float64 // each
 	}{
 		{"none", "", "%s", "", 0.5, 200},
 		{"PROXY", ", proxy_protocol: required", "%s", header, 3, 600},

@@ -325,6 +325,50 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+// TestGreetingWithData: what is there of the client's goes out with the header, and
+// it alone is counted.
+func TestGreetingWithData(t *testing.T) {
+	const header = "PROXY TCP4 10.0.0.2 10.0.0.1 4000 80\r\n"
+	for name, size := range map[string]int{"none": 0, "little": 100, "as much as is read at once": bufferSize} {
+		t.Run(name, func(t *testing.T) {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fds[0])
+			defer unix.Close(fds[1])
+			l := &loop{scratch: make([]byte, bufferSize)}
+			p := &pair{
+				set:        &settings{Route: &plan.Route{SendProxy: plan.SendV1}, owner: &route{shards: make([]counters, 1)}},
+				listener:   &listener{address: address{addr: netip.MustParseAddr("10.0.0.1"), port: 80}},
+				clientAddr: compact(netip.MustParseAddrPort("10.0.0.2:4000")),
+				server:     side{fd: int32(fds[0])},
+			}
+			data := strings.Repeat("x", size)
+			if size > 0 {
+				p.client.held = l.buffer([]byte(data))
+			}
+			l.greet(p)
+			got := make([]byte, 2*bufferSize)
+			n, err := unix.Read(fds[1], got)
+			first := min(size, bufferSize-len(header))
+			if err != nil || string(got[:n]) != header+data[:first] {
+				t.Fatalf("%d bytes, %v; want the header and %d", n, err, first)
+			}
+			left := 0
+			if p.client.held != nil {
+				left = len(p.client.held.rest)
+			}
+			if moved := p.route().shards[0].up.Load(); left != size-first || moved != uint64(first) || p.client.moved != moved {
+				t.Errorf("%d bytes in hand, %d moved; want %d and %d", left, moved, size-first, first)
+			}
+			if (p.client.held == nil) != (left == 0) {
+				t.Error("a buffer with nothing in it")
+			}
+		})
+	}
+}
+
 // TestGreetingThatBlocks: what of a header a socket does not take comes first,
 // when it does.
 func TestGreetingThatBlocks(t *testing.T) {

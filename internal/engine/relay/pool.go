@@ -30,9 +30,11 @@ func (l *loop) buffer(b []byte) *buffer {
 	if len(b) <= smallBuffer {
 		free = &l.small
 	}
-	lent := &buffer{}
+	var lent *buffer
 	if n := len(*free); n > 0 {
 		lent, *free = (*free)[n-1], (*free)[:n-1]
+	} else {
+		lent = &buffer{}
 	}
 	lent.full = append(lent.full[:0], b...)
 	lent.rest = lent.full

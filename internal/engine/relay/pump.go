@@ -138,16 +138,22 @@ func (l *loop) flush(p *pair, from, to *side) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	from.moved += uint64(n)
 	if from.held == nil {
+		from.moved += uint64(n)
 		from.pipe.filled -= n
 		return 0
 	}
+	l.wrote(from, n)
+	return 0
+}
+
+// wrote notes that n bytes of from.held have been written.
+func (l *loop) wrote(from *side, n int) {
+	from.moved += uint64(n)
 	if from.held.rest = from.held.rest[n:]; len(from.held.rest) == 0 {
 		l.giveBuffer(from.held)
 		from.held = nil
 	}
-	return 0
 }
 
 // block notes that s takes no more, and has epoll say when it does again.

@@ -36,17 +36,6 @@ func write(fd int32, p []byte) (int, unix.Errno) {
 	return int(n), e
 }
 
-// send is write that can say that more follows at once: the kernel then waits
-// for that, and sends both together.
-func send(fd int32, p []byte, more bool) (int, unix.Errno) {
-	flags := uintptr(unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT)
-	if more {
-		flags |= unix.MSG_MORE
-	}
-	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
-	return int(n), e
-}
-
 // splice moves up to n bytes without blocking on the pipe; sockets are
 // non-blocking by themselves.
 func splice(from, to int32, n int) (int, unix.Errno) {
