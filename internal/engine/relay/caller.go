@@ -66,15 +66,13 @@ func (p *pair) noteHeader(h *proxyproto.Header) {
 }
 
 // maySendAnother tells whether the client of the last header is a proxy that may
-// send one too. Where `from` says who may, it must be one of those; else anybody
-// may, but not from behind a cloud's private endpoint: there it would be its
-// customer's own word for where it comes from.
+// send one too. Nobody may from behind a cloud's private endpoint: it would be
+// its customer's own word for where it comes from, and the customer chooses the
+// addresses there, those in `from` too. Else, where `from` says who may, it must
+// be one of those.
 func (p *pair) maySendAnother() bool {
 	from := p.set.Proxy.From
-	if len(from) == 0 {
-		return p.call.link == ""
-	}
-	return within(from, p.clientAddr.full().Addr())
+	return p.call.link == "" && (len(from) == 0 || within(from, p.clientAddr.full().Addr()))
 }
 
 // within tells whether a is in one of the networks. IPv4 comes unmapped.

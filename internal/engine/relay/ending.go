@@ -90,7 +90,7 @@ func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
 	l.recordEnd(p)
-	l.settle(p)
+	l.settle(p, p.connectTime > 0)
 	l.giveCaller(p)
 	l.forget(p)
 	l.e.roomMade()
@@ -103,9 +103,9 @@ func (l *loop) recordEnd(p *pair) {
 	}
 }
 
-// settle takes p, which is over, out of the books. It may be called from any
-// goroutine.
-func (l *loop) settle(p *pair) {
+// settle takes p, which is over, out of the books; served tells whether it has
+// had a server. It may be called from any goroutine.
+func (l *loop) settle(p *pair, served bool) {
 	r := p.route()
 	r.shards[l.id].ended[p.endedBy].Add(1)
 	if p.to != nil {
@@ -117,7 +117,7 @@ func (l *loop) settle(p *pair) {
 	if p.inSources {
 		p.set.leave(p.clientAddr.addr)
 	}
-	if p.connectTime == 0 {
+	if !served {
 		p.set.refund(p.endedBy)
 	}
 	if !p.outside {

@@ -204,7 +204,11 @@ func (l *loop) takeHeader(p *pair, b []byte) (rest []byte, done bool) {
 		l.refuse(p, badProxyHeader, fmt.Sprintf("more than %d headers", maxHeaders))
 		return nil, false
 	case o.headers > 0 && !p.maySendAnother():
-		l.refuse(p, proxyNotAllowed, fmt.Sprintf("%s, which the header before names, is none of `from`", p.clientAddr.full()))
+		why := "another header came from behind a private endpoint"
+		if p.call.link == "" {
+			why = fmt.Sprintf("%s, which the header before names, is none of `from`", p.clientAddr.full())
+		}
+		l.refuse(p, proxyNotAllowed, why)
 		return nil, false
 	}
 	o.headers++
@@ -314,7 +318,7 @@ func (l *loop) endOpening(p *pair, rest []byte) {
 func (l *loop) openingTimer(p *pair) {
 	o := p.call.opening
 	switch {
-	case o.stage == awaitData && p.set.Guarded && p.set.consumers.find("", p.clientAddr.full().Addr()) == nil:
+	case o.stage == awaitData && p.set.Guarded && p.set.consumers.find(p.call.link, p.clientAddr.full().Addr()) == nil:
 		l.endProbe(p) // it could only be refused, and has asked for nothing
 	case o.stage == awaitData:
 		if l.afterHeaders(p) {

@@ -203,7 +203,7 @@ func (s *session) finish() {
 	if s.requests == 0 { // else each has its own record
 		s.l.recordEnd(&s.p)
 	}
-	s.l.settle(&s.p)
+	s.l.settle(&s.p, s.p.connectTime > 0 || s.using.Load() != nil)
 	s.mu.Unlock()
 	s.l.e.roomMade()
 	s.l.sessions.remove(s)

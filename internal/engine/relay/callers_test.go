@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"midspan/internal/engine"
+)
+
+// unspecLink is a PROXY header that tells of no addresses, but of Azure link id 1.
+const unspecLink = "\r\n\r\n\x00\r\nQUIT\n\x21\x00\x00\x08\xee\x00\x05\x01\x01\x00\x00\x00"
+
+// TestNoHeaderBehindLink: what a customer of the cloud says behind the private
+// endpoint's header is no header, whatever address it has given itself.
+func TestNoHeaderBehindLink(t *testing.T) {
+	e, addr := engineFor(t, Options{}, "", "proxy_protocol: {from: [127.0.0.1, 192.0.2.0/24]}, to: "+echoServer(t))
+	for i, second := range []string{"PROXY TCP4 203.0.113.9 198.51.100.9 40000 1433\r\n", linkHeader(2)} {
+		c := dialTo(t, addr)
+		if _, err := io.WriteString(c, linkHeader(1)+second+"hello"); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); len(b) > 0 || err == nil {
+			t.Errorf("%q, %v; want a reset", b, err)
+		}
+		if n := e.Status().Routes[0].Counters.Ended[engine.ProxyNotAllowed]; n != uint64(i+1) {
+			t.Errorf("%d were refused, want %d", n, i+1)
+		}
+	}
+}
+
+// TestQuietConsumer: who is known by an id alone waits for a server that speaks
+// first like anybody else.
+func TestQuietConsumer(t *testing.T) {
+	server := newGuests(t, func(c net.Conn) { _, _ = io.WriteString(c, "ready") })
+	_, addr := engineFor(t, Options{}, "consumers: {one: {link_id: 1, routes: [r]}}", "proxy_protocol: required, to: "+server.addr)
+	c := dialTo(t, addr)
+	if _, err := io.WriteString(c, unspecLink); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); string(b) != "ready" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestNoRefundForRequests: a connection of mode http whose requests had servers
+// keeps its token, whatever its last words are.
+func TestNoRefundForRequests(t *testing.T) {
+	for name, last := range map[string]string{
+		"half a head":  "GET / HTTP/1.1\r\n",
+		"unknown host": "GET / HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLimited(t, "rate: 1/h, when_full: reset")
+			p, err := planFor(fmt.Sprintf("routes: {r: {listen: %q, mode: http, hosts: {a.test: %q}, rate: 1/h, when_full: reset, http: {header_timeout: 1s}}}", l.addr, webServer(t, "a")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.e.Apply(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+			c := dialTo(t, l.addr)
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"+last); err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(c)
+			if !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
+				t.Fatalf("%q, %v", b, err)
+			}
+			c.Close()
+			eventually(t, "it has ended", func() bool { return l.e.Status().Connections == 0 })
+			if c, err = net.Dial("tcp", l.addr); err != nil {
+				return // reset by now
+			}
+			defer c.Close()
+			if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n") // it may be reset already
+			if b, err := io.ReadAll(c); len(b) > 0 || err == nil {
+				t.Errorf("a second connection: %q, %v; want a reset", b, err)
+			}
+		})
+	}
+}
