@@ -119,7 +119,21 @@ func TestLayersRefused(t *testing.T) {
 		"no id":             {"consumers: {c: {routes: a}}\n" + strings.Replace(route, "%", "", 1), "cannot be told from others"},
 		"no header":         {"consumers: {c: {link_id: 1, routes: a}}\n" + strings.Replace(route, "%", "", 1), "comes in a PROXY header"},
 		"same id":           {"consumers: {c: {link_id: 1}, d: {link_id: 1}}\n" + strings.Replace(route, "%", "proxy_protocol: required", 1), `is consumer "c" already`},
-		"consumer on nft":   {"consumers: {c: {from: 10.0.0.0/8, routes: a}}\n" + strings.Replace(route, "%", "engine: nft", 1), "knows no consumers"},
+		"same network":      {"consumers: {c: {from: 10.0.0.0/8}, d: {from: 10.0.0.0/8}}\n" + strings.Replace(route, "%", "", 1), `f.yaml:1:46: consumer "d": 10.0.0.0/8 is consumer "c" already`},
+		"servers of another": {
+			"consumers: {c: {from: 10.0.0.0/8, routes: a}, d: {from: 11.0.0.0/8, routes: b}}\nroutes:\n  b: {listen: 81, to: 'h:82'}\n  a: {listen: 80, to: {c: 'h:1', d: 'h:2'}}\n",
+			`f.yaml:4:34: route "a": consumer "d" may not use it`,
+		},
+		"servers of an id": {
+			"consumers: {c: {link_id: 1, routes: b}}\nroutes:\n  b: {listen: 81, to: 'h:82', proxy_protocol: required}\n  a: {listen: 80, to: {c: 'h:1', default: 'h:2'}}\n",
+			`f.yaml:4:24: route "a": consumer "c" is known by its id`,
+		},
+		"empty label":     {"routes:\n  a: {mode: sni, listen: 80, to: {x..y: 'h:1'}}\n", "x..y is no host's name"},
+		"twice, dot":      {"routes:\n  a: {mode: sni, listen: 80, to: {x.y: 'h:1', x.y.: 'h:2'}}\n", "x.y stands here again"},
+		"alpn":            {strings.Replace(route, "%", "mode: http, tls: {cert: a.pem, alpn: [h2, h3]}", 1), "and not h3"},
+		"warm, tls":       {strings.Replace(route, "%", "warm: 2, tls: a.pem", 1), "`warm` is for plain TCP"},
+		"warm, http":      {strings.Replace(route, "%", "warm: 2, mode: http", 1), "`warm` is for plain TCP"},
+		"consumer on nft": {"consumers: {c: {from: 10.0.0.0/8, routes: a}}\n" + strings.Replace(route, "%", "engine: nft", 1), "knows no consumers"},
 	} {
 		f, err := config.Parse("f.yaml", []byte(c.text))
 		if err == nil {
@@ -127,6 +141,21 @@ func TestLayersRefused(t *testing.T) {
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want …%s…", name, err, c.want)
+		}
+	}
+}
+
+// TestWarmByDefault: connections kept ready are for routes that use them, and a
+// server's limit has nothing to do with them on the others.
+func TestWarmByDefault(t *testing.T) {
+	for more, want := range map[string]int{"": 5, "tls: a.pem": 0, "upstream_tls: on": 0, "mode: http": 0} {
+		to := "'h:1'"
+		if want == 0 {
+			to = "{server: 'h:1', max_connections: 9}"
+		}
+		p := mustNew(t, "defaults: {warm: 5}\nroutes: {r: {listen: 80, to: "+to+", "+more+"}}")
+		if got := p.Routes[0].Warm; got != want {
+			t.Errorf("%q: %d kept ready, want %d", more, got, want)
 		}
 	}
 }

@@ -154,6 +154,9 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		Warm:           pick(s.Warm, d.Warm, 0),
 		MaxConnections: pick(s.MaxConnections, d.MaxConnections, 0),
 	}
+	if r.Mode == ModeHTTP || c.UpstreamTLS.On.V || len(c.TLS.Cert) > 0 {
+		r.Warm = 0 // no connection of a session's is one that was there
+	}
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
 	for _, l := range c.Listen {
 		r.Listen = append(r.Listen, Listen(l.V))

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -37,11 +38,8 @@ func (b *builder) layers(c *config.Route, r *Route) {
 		pos := firstSet(c.Proxy.Mode.Pos, b.file.Defaults.Proxy.Mode.Pos)
 		b.problems.Addf(pos, "route %q: a PROXY header can be passed on only where nothing behind it is read or encrypted; write proxy_protocol: required, and send_proxy: v2 for servers that want one", r.Name)
 	}
-	if c.Warm.V > 0 && (r.Mode == ModeHTTP || r.UpstreamTLS.On) {
-		b.problems.Addf(c.Warm.Pos, "route %q: `warm` is for plain TCP to servers; take it out (mode http keeps connections by itself)", r.Name)
-	}
-	if r.Mode == ModeHTTP {
-		r.Warm = 0
+	if c.Warm.V > 0 && r.Warm == 0 {
+		b.problems.Addf(c.Warm.Pos, "route %q: `warm` is for plain TCP, without TLS on either side; take it out (mode http keeps connections by itself)", r.Name)
 	}
 	if c.WhenFull.Set() && r.MaxConnections == 0 && r.Rate.N == 0 {
 		b.problems.Addf(c.WhenFull.Pos, "route %q: when_full says what happens at a limit, and there is none; add max_connections or rate", r.Name)
@@ -120,6 +118,11 @@ func (b *builder) tls(c *config.Route, r *Route) *TLS {
 	v := &TLS{
 		Certs: values(t.Cert, nil), Key: t.Key.V, ClientCA: t.ClientCA.V, ClientCert: t.ClientCert.V,
 		Min: t.Min.Or(config.TLSVersions[0]), ALPN: values(t.ALPN, nil), NoResume: !t.Resume.Or(true),
+	}
+	for _, f := range t.ALPN {
+		if r.Mode == ModeHTTP && f.V != "h2" && f.V != "http/1.1" {
+			b.problems.Addf(f.Pos, "route %q: mode http speaks h2 and http/1.1, and not %s; take it out", r.Name, f.V)
+		}
 	}
 	if v.ClientCA != "" && v.ClientCert == "" {
 		v.ClientCert = config.ClientCerts[0]
@@ -223,7 +226,8 @@ func (b *builder) groups(c *config.Route, r *Route) {
 		case !hosts && r.Mode == UDP:
 			b.problems.Addf(g.Match.Pos, "route %q: mode udp has one set of servers; write to: [HOST:PORT]", r.Name)
 		case r.Mode == ModeSNI || r.Mode == ModeHTTP:
-			r.Groups[i].Match = strings.ToLower(g.Match.V)
+			r.Groups[i].Match = strings.ToLower(strings.TrimSuffix(g.Match.V, "."))
+			b.hostname(r, g.Match)
 		case r.Mode == TCP && !slices.ContainsFunc(b.file.Consumers, func(x config.Consumer) bool { return x.Name.V == g.Match.V }):
 			hint := "add it to `consumers`"
 			if strings.Contains(g.Match.V, ".") {
@@ -239,9 +243,20 @@ func (b *builder) groups(c *config.Route, r *Route) {
 	}
 }
 
+// hostname checks that a client can ask for a name: it asks without the dot at
+// the end, and for labels of 1 to 63 bytes (RFC 1035 section 2.3.4).
+func (b *builder) hostname(r *Route, name config.Field[string]) {
+	for label := range strings.SplitSeq(strings.TrimSuffix(name.V, "."), ".") {
+		if label == "" || len(label) > 63 {
+			b.problems.Addf(name.Pos, "route %q: %s is no host's name: a part of it has %d bytes; write 1 to 63 between dots", r.Name, name.V, len(label))
+			return
+		}
+	}
+}
+
 // consumers fills in who may use which route.
 func (b *builder) consumers(p *Plan) {
-	byLink, byEndpoint := map[uint32]string{}, map[string]string{}
+	byLink, byEndpoint, byNet := map[uint32]string{}, map[string]string{}, map[netip.Prefix]string{}
 	for i := range b.file.Consumers {
 		c := &b.file.Consumers[i]
 		v := &Consumer{
@@ -259,6 +274,9 @@ func (b *builder) consumers(p *Plan) {
 		for _, id := range c.EndpointID {
 			unique(b, byEndpoint, id, v.Name)
 		}
+		for _, n := range c.From {
+			unique(b, byNet, n, v.Name)
+		}
 		for _, f := range c.Routes {
 			b.knownRoute(p, f, v.Name)
 		}
@@ -270,6 +288,7 @@ func (b *builder) consumers(p *Plan) {
 		}
 	}
 	for j, r := range p.Routes {
+		b.reachable(p, &b.file.Routes[j], r)
 		if r.Guarded && r.Proxy.Mode == ProxyRequired && len(r.Proxy.From) == 0 {
 			c := &b.file.Routes[j]
 			b.warnings.Addf(firstSet(c.Proxy.Mode.Pos, c.Name.Pos), "route %q: whoever reaches this port can write a PROXY header and be any consumer; write proxy_protocol: { from: [the NAT subnet of the Private Link Service] }", r.Name)
@@ -277,9 +296,26 @@ func (b *builder) consumers(p *Plan) {
 	}
 }
 
+// reachable refuses servers for a consumer that no connection can be of.
+func (b *builder) reachable(p *Plan, c *config.Route, r *Route) {
+	for i := range c.Groups {
+		name := c.Groups[i].Match
+		at := slices.IndexFunc(p.Consumers, func(v *Consumer) bool { return r.Mode == TCP && v.Name == name.V })
+		if at < 0 {
+			continue
+		}
+		switch v := p.Consumers[at]; {
+		case r.Guarded && !v.MayUse(r.Name):
+			b.problems.Addf(name.Pos, "route %q: consumer %q may not use it, so these servers get nothing; add it to the consumer's routes", r.Name, v.Name)
+		case !r.Guarded && len(v.From) == 0 && r.Proxy.Mode != ProxyRequired:
+			b.problems.Addf(name.Pos, "route %q: consumer %q is known by its id, which comes in a PROXY header, and the route takes none; write proxy_protocol: required", r.Name, v.Name)
+		}
+	}
+}
+
 func unique[K comparable](b *builder, seen map[K]string, id config.Field[K], consumer string) {
 	if other, taken := seen[id.V]; taken {
-		b.problems.Addf(id.Pos, "consumer %q: id %v is consumer %q already; an id is one consumer's", consumer, id.V, other)
+		b.problems.Addf(id.Pos, "consumer %q: %v is consumer %q already; an id or a network is one consumer's", consumer, id.V, other)
 	}
 	seen[id.V] = consumer
 }
