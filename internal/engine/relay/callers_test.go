@@ -1,12 +1,15 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"midspan/internal/engine"
 )
@@ -85,5 +88,44 @@ func TestNoRefundForRequests(t *testing.T) {
 				t.Errorf("a second connection: %q, %v; want a reset", b, err)
 			}
 		})
+	}
+}
+
+// TestWaitingForServerIsCheap: what a client has sent costs its size, and not a
+// buffer, while no server answers.
+func TestWaitingForServerIsCheap(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
+	dialTo(t, silent) // its queue is full with that one
+	e, addr := engineFor(t, Options{Loops: 1}, "", "proxy_protocol: required, connect_timeout: 20s, to: "+silent)
+	const n = 400
+	before := heapNow()
+	for range n {
+		if _, err := io.WriteString(dialTo(t, addr), linkHeader(1)+"hello"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all wait for the server", func() bool {
+		waiting := 0
+		for _, c := range e.Conns() {
+			if c.State == "connecting" {
+				waiting++
+			}
+		}
+		return waiting >= n-2
+	})
+	if each := (heapNow() - before) / n; each > 8<<10 { // the client's end included
+		t.Errorf("a connection that waits costs %d bytes", each)
 	}
 }
