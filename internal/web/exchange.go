@@ -214,14 +214,15 @@ func (c *conn) send(up *upstream, x *exchange) error {
 	if !whole {
 		return c.sendPart(up, x)
 	}
+	layered := up.tcp == nil
+	if layered && up.used && !up.alive() {
+		return errDead
+	}
 	c.watch.begin(x.Start)
 	if t := x.rules.responseTimeout; t > 0 {
 		up.SetReadDeadline(time.Now().Add(t))
 	}
-	if !up.used || up.tcp == nil {
-		if up.used && !up.alive() {
-			return errDead
-		}
+	if layered || !up.used {
 		_, err := up.Write(x.out)
 		return asLeg(err, true)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -28,9 +30,10 @@ type upstream struct {
 	used   bool          // there was a request on it before
 	halved atomic.Bool   // the client has closed its side, and that was passed on
 
-	look func(fd uintptr) // probe, made once
-	one  [1]byte          // for it
-	ok   bool             // what it found
+	look    func(fd uintptr) // probe, made once
+	one     [1]byte          // for it
+	ok      bool             // what it found
+	pending bool             // and whether something has come, of which only TLS knows what it is
 
 	try         func(fd uintptr) bool // tryAsk, made once; what follows is of an ask
 	step        int
@@ -46,18 +49,41 @@ func newUpstream(c net.Conn, ep Endpoint) *upstream {
 }
 
 // alive tells whether a connection that has been idle can still be used: the
-// server has not closed it, nor sent what nobody asked for.
-func (up *upstream) alive() bool {
+// server has not closed it, nor sent what nobody asked for. That would be taken
+// for the response to the next request, which is another client's.
+func (up *upstream) alive() bool { return up.open() && (up.tcp != nil || up.silent()) }
+
+// open is the part of alive that never waits.
+func (up *upstream) open() bool {
 	if up.raw == nil {
 		return true
 	}
 	return up.raw.Control(up.look) == nil && up.ok
 }
 
+// quietTime is how long TLS is given to say what the bytes are that have come.
+const quietTime = time.Millisecond
+
+// silent tells whether a layer such as TLS holds nothing to read. It may have read
+// more than was asked for; and what has come since may be its own, as the tickets
+// of TLS 1.3 are, or not.
+func (up *upstream) silent() bool {
+	until := past
+	if up.pending {
+		until = time.Now().Add(quietTime)
+	}
+	up.SetReadDeadline(until)
+	n, err := up.Read(up.one[:])
+	up.SetReadDeadline(time.Time{})
+	return n == 0 && isTimeout(err)
+}
+
 // probe reads a byte. If there is one, the connection is of no use any more.
 func (up *upstream) probe(fd uintptr) {
 	if up.tcp == nil {
-		up.ok = stateOf(fd) == tcpEstablished // data may be TLS's own
+		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		up.pending = err == nil && n > 0
+		up.ok = stateOf(fd) == tcpEstablished
 		return
 	}
 	_, err := syscall.Read(int(fd), up.one[:])
@@ -189,7 +215,7 @@ func (p *pool) expire(now time.Time) {
 	for ep, all := range p.idle {
 		keep := all[:0]
 		for _, up := range all {
-			if now.After(up.until) || !up.alive() {
+			if now.After(up.until) || !up.open() {
 				gone = append(gone, up)
 			} else {
 				keep = append(keep, up)

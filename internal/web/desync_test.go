@@ -1,0 +1,74 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// overTLS is a front that speaks TLS to its one server.
+func overTLS(t *testing.T, version uint16, serve func(*wire, net.Conn)) *front {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	certs, roots := s.TLS.Certificates, x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	s.Close()
+	addr := rawServer(t, func(w *wire) {
+		c := tls.Server(w.TCPConn, &tls.Config{Certificates: certs, MaxVersion: version})
+		w.r.Reset(c)
+		serve(w, c)
+	})
+	f := newFront(t, route(addr), addr)
+	f.servers.all[0].dial = func(ctx context.Context) (net.Conn, error) {
+		d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	return f
+}
+
+// TestLeftOverTLS: what a server sends beyond its response is nobody's response,
+// whether it was read together with that or has come since. A connection on which
+// there is nothing is used again, whatever TLS itself has sent on it.
+func TestLeftOverTLS(t *testing.T) {
+	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+	for name, c := range map[string]struct {
+		records []string
+		dials   int64
+	}{
+		"nothing":        {[]string{good}, 1},
+		"two records":    {[]string{good[:38], good[38:]}, 1},
+		"another record": {[]string{good, evil}, 2},
+		"in one record":  {[]string{good[:38], good[38:] + evil}, 2},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
+				f := overTLS(t, version, func(w *wire, nc net.Conn) {
+					for {
+						if _, err := w.head(); err != nil {
+							return
+						}
+						for _, text := range c.records {
+							io.WriteString(nc, text)
+						}
+					}
+				})
+				for i := range 2 {
+					if head, body := f.dial().roundTrip("POST / HTTP/1.1\r\nHost: a\r\n\r\n"); body != "ok" {
+						t.Errorf("%s%s", head, body)
+					}
+					f.recorded(i + 1)
+					time.Sleep(20 * time.Millisecond) // for what is on its way
+				}
+				if n := f.servers.all[0].dials.Load(); n != c.dials {
+					t.Errorf("%d connections, want %d", n, c.dials)
+				}
+			})
+		}
+	}
+}
