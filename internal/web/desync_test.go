@@ -72,3 +72,24 @@ func TestLeftOverTLS(t *testing.T) {
 		}
 	}
 }
+
+// TestNoContinue: a server that answers without having asked for the body may take
+// it for the next request. Nobody gets what it answers to that.
+func TestNoContinue(t *testing.T) {
+	addr := rawServer(t, func(w *wire) {
+		for {
+			if _, err := w.head(); err != nil {
+				return
+			}
+			w.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	f := newFront(t, route(addr), addr)
+	for i, request := range []string{get, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 28\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", get} {
+		f.dial().roundTrip(request)
+		f.recorded(i + 1)
+	}
+	if n := f.servers.all[0].dials.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}

@@ -61,9 +61,19 @@ func (c *conn) describe(x *exchange) {
 	}
 }
 
+// upgradable tells whether the server is to get the Upgrade. A tunnel of HTTP/2
+// through it would bring requests past all rules, so h2c must not stand anywhere
+// in the list.
 func upgradable(h *h1.Head) bool {
-	f := h.Find(h1.Upgrade)
-	return f != nil && !h1.Equal(h.Value(f), "h2c")
+	found := false
+	for i := range h.Fields {
+		if f := &h.Fields[i]; f.Kind == h1.Upgrade {
+			if found = true; h1.HasToken(h.Value(f), "h2c") {
+				return false
+			}
+		}
+	}
+	return found
 }
 
 // errStale says that a connection that was kept turned out to be closed before
@@ -176,6 +186,7 @@ func (c *conn) try(up *upstream, x *exchange) error {
 	}
 	reuse := c.settle(up, x, err)
 	c.watch.end(c)
+	c.up.Store(nil) // before it is another client's: abort would reset that one's request
 	if reuse && !up.halved.Load() && !c.aborted.Load() {
 		c.keep(up, x.rules.private)
 	} else {

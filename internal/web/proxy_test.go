@@ -86,7 +86,9 @@ func TestRequestHeads(t *testing.T) {
 			nil, "GET / HTTP/1.1|Host: x|A: 1|Connection: keep-alive, b|B: 2|Keep-Alive: 5|C: 3|Proxy-Connection: x|TE: gzip|Upgrade: h2c|HTTP2-Settings: x|D: 4",
 			"GET / HTTP/1.1|Host: x|A: 1|C: 3|D: 4|" + forwarded + "X-Forwarded-Host: x|",
 		},
-		"trailers": {nil, "GET / HTTP/1.1|Host: x|TE: trailers, gzip|Connection: TE", "GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|TE: trailers|Connection: TE|"},
+		"h2c in a list":  {nil, "GET / HTTP/1.1|Host: x|Connection: Upgrade|Upgrade: a, H2C", "GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|"},
+		"h2c in another": {nil, "GET / HTTP/1.1|Host: x|Connection: Upgrade|Upgrade: a|Upgrade: h2c", "GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|"},
+		"trailers":       {nil, "GET / HTTP/1.1|Host: x|TE: trailers, gzip|Connection: TE", "GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|TE: trailers|Connection: TE|"},
 		"spoofed": {
 			nil, "GET / HTTP/1.1|X-Forwarded-For: 1.1.1.1|Host: x|Forwarded: for=1.1.1.1|x-forwarded-host: y|X-Forwarded-Proto: https|X-Forwarded-Port: 1",
 			"GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|",

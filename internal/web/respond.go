@@ -10,6 +10,7 @@ import (
 // respond reads the response and sends it to the client. A nil error means that
 // it was sent whole.
 func (c *conn) respond(up *upstream, x *exchange) error {
+	waits := x.req.Continue // the server may believe that the body is not sent
 	for {
 		end, err := c.responseHead(up, x)
 		if err != nil {
@@ -29,6 +30,11 @@ func (c *conn) respond(up *upstream, x *exchange) error {
 			if x.rules.responseTimeout > 0 {
 				c.clearDeadline(up, x)
 			}
+			if waits {
+				// It may take what was sent of the body for the next request,
+				// or not: the answer to that is not for the next client.
+				x.resp.Persist = false
+			}
 			return c.final(up, x, x.sb[end:])
 		case !x.req.Old: // HTTP/1.0 knows nothing of interim responses
 			x.out = c.appendResponse(x.out[:0], x, false)
@@ -36,6 +42,7 @@ func (c *conn) respond(up *upstream, x *exchange) error {
 				return &legError{err, false}
 			}
 		}
+		waits = waits && x.resp.Status != http.StatusContinue
 		x.sb = x.sb[:copy(x.sb, x.sb[end:])]
 	}
 }

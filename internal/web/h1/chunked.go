@@ -182,14 +182,16 @@ func (c *Chunks) keep(b byte) {
 	c.length++
 }
 
-// checkName refuses trailers that a server might take for fields of the head,
-// and that say where a message ends or whom it is for.
+// checkName refuses trailers that a server might take for fields of the head, and
+// that say where a message ends, whom it is for, or who sends it (RFC 9110, section
+// 6.5.1).
 func (c *Chunks) checkName() error {
 	if c.length > len(c.name) {
 		return nil
 	}
 	switch kindOf(c.name[:c.length]) {
-	case Host, Connection, TransferEncoding, ContentLength, Upgrade, Forwarded, XFor, XProto, XHost:
+	case Host, Connection, KeepAlive, ProxyConnection, TransferEncoding, TE, ContentLength, Expect, Upgrade, Settings,
+		Forwarded, XFor, XProto, XHost, Cookie, Credentials:
 		return ErrTrailerFields
 	}
 	return nil

@@ -164,7 +164,7 @@ func (h *Head) common() error {
 		case Connection:
 			err = h.connection(h.Value(f))
 		case TE:
-			h.Trailers = h.Trailers || hasToken(h.Value(f), "trailers")
+			h.Trailers = h.Trailers || HasToken(h.Value(f), "trailers")
 		}
 		if err != nil {
 			return err
@@ -262,9 +262,9 @@ func nextOption(v []byte) (option, rest []byte) {
 	return bytes.Trim(option, " \t"), rest
 }
 
-// hasToken tells whether a comma-separated list has that element; parameters
-// behind a semicolon are left out.
-func hasToken(list []byte, lower string) bool {
+// HasToken tells whether a comma-separated list has that element, which is in lower
+// case; parameters behind a semicolon are left out.
+func HasToken(list []byte, lower string) bool {
 	for len(list) > 0 {
 		var option []byte
 		option, list = nextOption(list)

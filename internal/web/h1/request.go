@@ -110,11 +110,11 @@ func (r *Request) target(t []byte, hasHost bool) error {
 		return ErrTarget
 	}
 	switch {
+	case string(r.Method) == "CONNECT": // whatever its target: a server that accepts it has a tunnel
+		return ErrMethod
 	case t[0] == '/':
 		r.Path = t
 		return nil
-	case string(r.Method) == "CONNECT":
-		return ErrMethod
 	case len(t) == 1 && t[0] == '*':
 		if string(r.Method) != "OPTIONS" {
 			return ErrTarget
