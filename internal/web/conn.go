@@ -141,12 +141,14 @@ func (c *conn) serve() (int, Reason) {
 		if end == 0 {
 			return c.requests, c.noRequest(err)
 		}
-		if c.requests == 0 && string(c.x.in[:end]) == preface {
-			return c.serveH2()
+		r := c.p.rules.Load()
+		if r.H2 || c.requests == 0 && string(c.x.in[:end]) == preface {
+			n, why := c.serveH2() // the route may have changed since the last request
+			return c.requests + n, why
 		}
 		c.requests++
 		c.state.Store(busy)
-		again := c.exchange(end)
+		again := c.exchange(end, r)
 		why := c.x.Reason
 		if !again {
 			return c.requests, why

@@ -9,12 +9,12 @@ import (
 	"midspan/internal/web/h1"
 )
 
-// exchange forwards the request whose head is the first end bytes of c.x.in. It
-// tells whether there may be another one on the connection.
-func (c *conn) exchange(end int) (again bool) {
+// exchange forwards the request whose head is the first end bytes of c.x.in, by
+// those rules. It tells whether there may be another one on the connection.
+func (c *conn) exchange(end int, r *rules) (again bool) {
 	x := c.x
 	x.Start = time.Now()
-	x.head, x.rules = end, c.p.rules.Load()
+	x.head, x.rules = end, r
 	x.answered, x.upgrade, x.closing, x.got = false, false, false, false
 	if err := x.req.Parse(x.in[:end]); err != nil {
 		var refused *h1.Error

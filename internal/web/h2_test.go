@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"midspan/internal/config"
 	"midspan/internal/plan"
@@ -367,7 +370,7 @@ func TestPrefaceInPieces(t *testing.T) {
 func TestH2Refused(t *testing.T) {
 	f := newFront(t, route("127.0.0.1:1"), "127.0.0.1:1")
 	c := clientOf(t, true)
-	for path, status := range map[string]int{"/a%23": 502, "*": 400} {
+	for path, status := range map[string]int{"/a%23": 502, "*": 400, "/a?b c": 400, "/a?b HTTP/1.0": 400, "/a b": 400, "/a#b": 400} {
 		req, _ := http.NewRequest("GET", "http://"+f.addr, nil)
 		req.URL.Opaque = path
 		resp, err := c.Do(req)
@@ -379,4 +382,87 @@ func TestH2Refused(t *testing.T) {
 	if resp, err := c.Do(req); err != nil || resp.StatusCode != 501 {
 		t.Error(resp, err)
 	}
+}
+
+// TestH2Path: a server gets the path that its rules were looked up by, byte by
+// byte.
+func TestH2Path(t *testing.T) {
+	addr := rawServer(t, func(w *wire) {
+		for {
+			head, err := w.head()
+			if err != nil {
+				return
+			}
+			line, _, _ := strings.Cut(head, "\r\n")
+			w.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(line), line))
+		}
+	})
+	f := newFront(t, route(addr), addr)
+	c := clientOf(t, true)
+	for _, path := range []string{"/", "/a%2Fb", "/a\"b%2F..%2fc", "/\xc3\xa4%2f", "/a/../b//c/.", "/a?", "/?b=%2f&c=\"%41", "/a|b%2F[c]", "/%61%7E~"} {
+		r, _ := http.NewRequest("GET", "http://"+f.addr, nil)
+		r.URL.Opaque = path
+		resp, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(resp.Body); string(body) != "GET "+path+" HTTP/1.1" {
+			t.Errorf("%q became %q", path, body)
+		}
+	}
+	for path, want := range map[string]string{"//b/c": "//b/c", "//b%2fc": "//b%2fc", "//\"%2f": ""} {
+		got := ""
+		if u := urlOf(path); u != nil {
+			got = u.RequestURI()
+		}
+		if got != want {
+			t.Errorf("%q became %q", path, got)
+		}
+	}
+}
+
+// TestH2TruncatedOld: see TestTruncatedOld; here net/http is in between.
+func TestH2TruncatedOld(t *testing.T) {
+	proceed := make(chan bool)
+	addr := serverOf(t, true, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "abc")
+		w.(http.Flusher).Flush()
+		<-proceed
+		panic(http.ErrAbortHandler)
+	})
+	r := route(addr)
+	r.HTTP.H2 = true
+	f := newFront(t, r, addr)
+	w := f.dial()
+	w.send("GET / HTTP/1.0\r\n\r\n")
+	if _, err := w.head(); err != nil {
+		t.Fatal(err)
+	}
+	w.expect("abc")
+	close(proceed)
+	if rest, err := w.rest(); rest != "" || !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("then %q, %v", rest, err)
+	}
+}
+
+// TestH2Later: a route whose servers are spoken to in another protocol from now on
+// keeps its clients.
+func TestH2Later(t *testing.T) {
+	proto := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, r.URL.Path) }
+	one, two := serverOf(t, false, proto), serverOf(t, true, proto)
+	f := newFront(t, route(one), one)
+	w := f.dial()
+	ask := func(path, want string) {
+		t.Helper()
+		if head, body := w.roundTrip("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n"); body != want {
+			t.Errorf("%s%s", head, body)
+		}
+	}
+	ask("/1", "HTTP/1.1/1")
+	r := route(two)
+	r.HTTP.H2 = true
+	f.Update(r, &servers{route: r, all: []*endpoint{{name: "s0", addr: netip.MustParseAddrPort(two)}}})
+	ask("/2", "HTTP/2.0/2")
+	ask("/3", "HTTP/2.0/3")
+	f.recorded(3)
 }

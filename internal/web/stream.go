@@ -83,6 +83,9 @@ func (s *netServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if e := recover(); e != nil {
 			x.broken()
+			if !r.ProtoAtLeast(1, 1) { // a close would look like the end of the body
+				x.c.reset()
+			}
 			panic(e)
 		}
 	}()
@@ -101,18 +104,12 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 		return h1.ErrMethod
 	case !h1.ValidHost(x.Host) || r.Host == "" && r.ProtoAtLeast(1, 1):
 		return h1.ErrHost
-	case strings.Contains(path, "#") || path == "*" && r.Method != http.MethodOptions:
+	case !h1.ValidTarget(x.Path) || path == "*" && r.Method != http.MethodOptions:
 		return h1.ErrTarget
 	}
 	x.target = x.rules.match(x.Host, x.Path)
-	if path == "*" {
-		x.url = &url.URL{Opaque: "*"}
-	} else {
-		u, err := url.ParseRequestURI(string(x.target.appendPath(nil, x.Path)))
-		if err != nil {
-			return h1.ErrTarget
-		}
-		x.url = u
+	if x.url = urlOf(string(x.target.appendPath(nil, x.Path))); x.url == nil {
+		return h1.ErrTarget
 	}
 	if x.rules.Sticky != "" {
 		for _, field := range r.Header["Cookie"] {
@@ -123,6 +120,19 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 		}
 	}
 	x.owned = x.rules.private || ofConnection([]byte(r.Header.Get("Authorization")))
+	return nil
+}
+
+// urlOf is a URL that is written as exactly that path; nil: there is none. What
+// net/url makes of a path may be another one: it decodes an encoded slash if it
+// finds a byte that it would have encoded.
+func urlOf(path string) *url.URL {
+	if !strings.HasPrefix(path, "//") {
+		return &url.URL{Opaque: path}
+	}
+	if u, err := url.ParseRequestURI(path); err == nil && u.RequestURI() == path {
+		return u
+	}
 	return nil
 }
 

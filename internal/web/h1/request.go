@@ -106,7 +106,7 @@ func versionOf(b []byte) (old bool, err error) {
 // target reads the request target (RFC 9112, section 3.2). A fragment is none:
 // servers differ on whether it belongs to the path.
 func (r *Request) target(t []byte, hasHost bool) error {
-	if bytes.IndexByte(t, '#') >= 0 {
+	if !ValidTarget(t) {
 		return ErrTarget
 	}
 	switch {
@@ -145,6 +145,16 @@ func (r *Request) absolute(t []byte, hasHost bool) error {
 	}
 	r.Authority, r.Path = authority, rest[end:]
 	return nil
+}
+
+// ValidTarget tells whether t can stand in a request line, and has no fragment.
+func ValidTarget(t []byte) bool {
+	for _, c := range t {
+		if !isTarget[c] || c == '#' {
+			return false
+		}
+	}
+	return true
 }
 
 func cutScheme(t []byte) (rest []byte, ok bool) {
