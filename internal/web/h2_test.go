@@ -71,7 +71,7 @@ func TestH2(t *testing.T) {
 			w.Header().Set("X-Powered-By", "x")
 			w.Header().Set("Trailer", "X-Sum")
 			fmt.Fprintln(w, r.Proto, r.Method, r.Host, r.RequestURI, string(body), err)
-			for _, n := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded", "X-A", "X-B", "Te", "Cookie", "User-Agent"} {
+			for _, n := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded", "X-A", "X-B", "Te", "Cookie", "User-Agent", "X_forwarded_for", "X_b"} {
 				if v := r.Header[n]; len(v) > 0 {
 					fmt.Fprintln(w, n, v)
 				}
@@ -87,7 +87,7 @@ func TestH2(t *testing.T) {
 		f := newFront(t, r, addr, addr)
 		req, _ := http.NewRequest("POST", "http://"+f.addr+"/api/a%2Fb?c=d;e&f", struct{ io.Reader }{strings.NewReader("hello")})
 		req.Host = "app.example.com"
-		req.Header = http.Header{"X-A": {"1"}, "X-B": {"2"}, "X-Forwarded-For": {"1.1.1.1"}, "X-Forwarded-Port": {"1"}, "Forwarded": {"for=x"}, "Te": {"trailers"}, "Cookie": {"a=b; c=d"}, "User-Agent": {""}}
+		req.Header = http.Header{"X-A": {"1"}, "X-B": {"2"}, "X-Forwarded-For": {"1.1.1.1"}, "X-Forwarded-Port": {"1"}, "Forwarded": {"for=x"}, "Te": {"trailers"}, "Cookie": {"a=b; c=d"}, "User-Agent": {""}, "X_Forwarded_For": {"1.1.1.1"}, "X_B": {"3"}}
 		req.Trailer = http.Header{"X-Up": {"18"}}
 		resp, err := clientOf(t, client).Do(req)
 		if err != nil {

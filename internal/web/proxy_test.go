@@ -93,6 +93,10 @@ func TestRequestHeads(t *testing.T) {
 			nil, "GET / HTTP/1.1|X-Forwarded-For: 1.1.1.1|Host: x|Forwarded: for=1.1.1.1|x-forwarded-host: y|X-Forwarded-Proto: https|X-Forwarded-Port: 1",
 			"GET / HTTP/1.1|Host: x|" + forwarded + "X-Forwarded-Host: x|",
 		},
+		"spoofed for CGI": {
+			nil, "GET / HTTP/1.1|X_Forwarded_For: 1.1.1.1|Host: x|x-forwarded_HOST: y|X_FORWARDED-PORT: 1|Xx_Forwarded: 2",
+			"GET / HTTP/1.1|Host: x|Xx_Forwarded: 2|" + forwarded + "X-Forwarded-Host: x|",
+		},
 		"append": {
 			func(h *plan.HTTP) { h.Forwarded = plan.ForwardedAppend }, "GET / HTTP/1.1|X-Forwarded-For: 1.1.1.1|Host: x|X-Forwarded-For: 2.2.2.2, 3.3.3.3|X-Forwarded-Proto: https",
 			"GET / HTTP/1.1|Host: x|X-Forwarded-Proto: https|X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7|X-Forwarded-Host: x|",
@@ -112,7 +116,7 @@ func TestRequestHeads(t *testing.T) {
 				h.SetRequest = []config.Header{{Name: at("X-A"), Value: at("b")}, {Name: at("x-forwarded-proto"), Value: at("https")}}
 				h.RemoveRequest = []string{"Cookie", "X-Forwarded-Host"}
 			},
-			"GET / HTTP/1.1|Host: x|x-a: 1|cookie: c|X-B: 2", "GET / HTTP/1.1|Host: x|X-B: 2|X-Forwarded-For: 192.0.2.7|X-A: b|x-forwarded-proto: https|",
+			"GET / HTTP/1.1|Host: x|x-a: 1|x_A: 3|cookie: c|X-B: 2", "GET / HTTP/1.1|Host: x|X-B: 2|X-Forwarded-For: 192.0.2.7|X-A: b|x-forwarded-proto: https|",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

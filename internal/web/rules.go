@@ -3,6 +3,7 @@ package web
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/http"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ type target struct {
 // edits are what is changed in the fields of a message.
 type edits struct {
 	drop  [h1.Kinds]bool // by kind
-	names []string       // in lower case: removed, or set anew
+	names []string       // as nameOf has them: removed, or set anew
 	set   []byte         // lines to add
 }
 
@@ -115,24 +116,38 @@ func (x *rules) edit() {
 }
 
 func (e *edits) add(name, value string) {
-	e.names = append(e.names, strings.ToLower(name))
+	e.names = append(e.names, nameOf(name))
 	e.set = append(e.set, name+": "+value+"\r\n"...)
 }
 
 func (e *edits) remove(names []string) {
 	for _, n := range names {
-		e.names = append(e.names, strings.ToLower(n))
+		e.names = append(e.names, nameOf(n))
 	}
 }
 
-// named tells whether a field of that name is removed or set.
+// nameOf is a name in the spelling in which names are compared.
+func nameOf(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
+
+// named tells whether a field of that name is removed or set. One that a server
+// cannot tell from it is, too: a client could claim in X_User what the route says in
+// X-User.
 func (e *edits) named(name []byte) bool {
 	for _, n := range e.names {
-		if h1.Equal(name, n) {
+		if h1.Alike(name, n) {
 			return true
 		}
 	}
 	return false
+}
+
+// strip takes the fields out that are removed or set.
+func (e *edits) strip(h http.Header) {
+	for n := range h {
+		if e.named([]byte(n)) {
+			delete(h, n)
+		}
+	}
 }
 
 // overrides tells whether the route's own words go before what the proxy would

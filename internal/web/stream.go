@@ -148,9 +148,7 @@ func rewrite(r *httputil.ProxyRequest) {
 		h.Del("Connection")
 	}
 	x.forwarded(r.In.Header, h)
-	for _, n := range x.rules.RemoveRequest {
-		h.Del(n)
-	}
+	x.rules.request.strip(h)
 	for _, f := range x.rules.SetRequest {
 		h.Set(f.Name.V, f.Value.V)
 	}
@@ -160,7 +158,8 @@ func rewrite(r *httputil.ProxyRequest) {
 func (x *stream) forwarded(in, out http.Header) {
 	if x.rules.Forwarded == plan.ForwardedReplace {
 		for n := range out {
-			if strings.HasPrefix(n, "X-Forwarded-") {
+			switch h1.KindOf([]byte(n)) {
+			case h1.Forwarded, h1.XFor, h1.XProto, h1.XHost:
 				delete(out, n)
 			}
 		}
@@ -245,9 +244,7 @@ func modifyResponse(r *http.Response) error {
 	if len(r.Trailer) > 0 {
 		r.Header.Del("Content-Length") // in HTTP/1.1 only chunked bodies have trailers
 	}
-	for _, n := range x.rules.RemoveResponse {
-		r.Header.Del(n)
-	}
+	x.rules.response.strip(r.Header)
 	for _, f := range x.rules.SetResponse {
 		r.Header.Set(f.Name.V, f.Value.V)
 	}

@@ -189,7 +189,7 @@ func (c *Chunks) checkName() error {
 	if c.length > len(c.name) {
 		return nil
 	}
-	switch kindOf(c.name[:c.length]) {
+	switch KindOf(c.name[:c.length]) {
 	case Host, Connection, KeepAlive, ProxyConnection, TransferEncoding, TE, ContentLength, Expect, Upgrade, Settings,
 		Forwarded, XFor, XProto, XHost, Cookie, Credentials:
 		return ErrTrailerFields

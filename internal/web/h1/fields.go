@@ -65,7 +65,7 @@ func (h *Head) fields(b []byte, at int) error {
 			p--
 		}
 		f.Stop = uint32(p)
-		f.Kind = kindOf(b[at:f.Colon])
+		f.Kind = KindOf(b[at:f.Colon])
 		h.Fields = append(h.Fields, f)
 		at = int(f.End)
 	}
@@ -75,9 +75,9 @@ func (h *Head) fields(b []byte, at int) error {
 	return nil
 }
 
-// kindOf knows a name by its length first, which leaves at most two to compare
+// KindOf knows a name by its length first, which leaves at most two to compare
 // with.
-func kindOf(name []byte) Kind {
+func KindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
 		return is(name, "te", TE)
@@ -107,13 +107,16 @@ func kindOf(name []byte) Kind {
 	return prefixed(name)
 }
 
-// prefixed knows the fields that begin with X-Forwarded-.
+// prefixed knows the fields that begin with X-Forwarded-, and those that servers
+// take for one which do not tell an underscore from a hyphen (CGI and what comes
+// from it).
 func prefixed(name []byte) Kind {
 	const prefix = "x-forwarded-"
-	if len(name) <= len(prefix) || name[1] != '-' || !Equal(name[:len(prefix)], prefix) {
+	if len(name) <= len(prefix) || name[1] != '-' && name[1] != '_' || !Alike(name[:len(prefix)], prefix) {
 		return Other
 	}
 	switch rest := name[len(prefix):]; {
+	case !Equal(name[:len(prefix)], prefix):
 	case Equal(rest, "for"), Equal(rest, "host"), Equal(rest, "proto"):
 		return Other // they have kinds of their own
 	}
@@ -136,6 +139,26 @@ func Equal(b []byte, lower string) bool {
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {
 			c |= 0x20
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Alike is Equal for names that may be one to a server: an underscore is a hyphen
+// to it. The name in lower case has hyphens only.
+func Alike(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i, c := range b {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		case c == '_':
+			c = '-'
 		}
 		if c != lower[i] {
 			return false

@@ -234,7 +234,7 @@ func TestKinds(t *testing.T) {
 	for name, want := range names {
 		seen[want] = true
 		for _, n := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
-			if got := kindOf([]byte(n)); got != want {
+			if got := KindOf([]byte(n)); got != want {
 				t.Errorf("%s is %d, want %d", n, got, want)
 			}
 		}
