@@ -38,6 +38,7 @@ type conn struct {
 	requests int
 
 	state   atomic.Int32 // fresh, waiting, busy
+	turn    sync.Mutex   // held by drain, and while waiting turns into busy
 	aborted atomic.Bool
 	up      atomic.Pointer[upstream] // in use
 
@@ -45,8 +46,8 @@ type conn struct {
 	http  atomic.Pointer[netServer] // where net/http serves the connection
 }
 
-// The states of a conn. Drain ends one that is waiting; a fresh one has had no
-// request yet, and gets an answer to its first one.
+// The states of a conn. Drain ends one that is waiting: of the next request nothing
+// has come. A fresh one has had no request yet, and gets an answer to its first one.
 const (
 	fresh = iota
 	waiting
@@ -147,7 +148,7 @@ func (c *conn) serve() (int, Reason) {
 			return c.requests + n, why
 		}
 		c.requests++
-		c.state.Store(busy)
+		c.begun()
 		again := c.exchange(end, r)
 		why := c.x.Reason
 		if !again {
@@ -193,6 +194,9 @@ func (c *conn) readHead() (end int, err error) {
 		}
 		if !timed {
 			timed = true
+			if c.requests > 0 {
+				c.begun()
+			}
 			c.setDeadline(time.Now().Add(r.headerTimeout))
 		}
 		if err := c.readMore(); err != nil {
@@ -220,6 +224,25 @@ func (c *conn) await() error {
 			return errDraining
 		}
 	}
+	err := c.first()
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.p.draining.Load() {
+		// A request may have come at the same time. If so, it is served.
+		c.SetReadDeadline(time.Now().Add(quietTime))
+		err = c.first()
+	}
+	return err
+}
+
+// begun says that a request has begun: drain leaves the connection alone from here
+// on.
+func (c *conn) begun() {
+	c.turn.Lock()
+	c.state.Store(busy)
+	c.turn.Unlock()
+}
+
+// first reads what comes first of a request.
+func (c *conn) first() error {
 	if c.tcp == nil {
 		n, err := c.Read(c.one[:])
 		if n > 0 {
@@ -292,6 +315,8 @@ func (c *conn) setDeadline(t time.Time) {
 
 // drain ends the connection if it waits between two requests.
 func (c *conn) drain() {
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	if s := c.http.Load(); s != nil {
 		s.drain()
 	} else if c.state.Load() == waiting {

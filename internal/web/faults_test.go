@@ -608,3 +608,26 @@ func TestDrain(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainBegun: a request of which a part is there is under way, on a connection
+// that has had others too.
+func TestDrainBegun(t *testing.T) {
+	addr := server(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok") })
+	for _, plain := range []bool{true, false} {
+		f := newFront(t, route(addr), addr)
+		if !plain { // as over TLS
+			f.as(func(c net.Conn) (net.Conn, *Client) { return struct{ net.Conn }{c}, &Client{} })
+		}
+		w := f.dial()
+		w.roundTrip(get)
+		w.send(get[:20])
+		time.Sleep(20 * time.Millisecond) // so that it is read
+		f.Drain()
+		time.Sleep(20 * time.Millisecond)
+		w.send(get[20:])
+		if head, body := w.response("GET"); !strings.Contains(head, "\r\nConnection: close\r\n") || body != "ok" {
+			t.Error(head, body)
+		}
+		f.shut()
+	}
+}
