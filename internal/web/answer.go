@@ -52,7 +52,7 @@ func (c *conn) answer(status int, why string) {
 		x.BytesDown = int64(len(body))
 	}
 	x.out = out
-	if _, err := c.Write(out); err != nil {
+	if err := c.sendAll(out); err != nil {
 		x.closing = true
 	}
 }

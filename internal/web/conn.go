@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +59,7 @@ func newConn(ctx context.Context, p *Proxy, nc net.Conn, from *Client) *conn {
 		c.protoLine = "X-Forwarded-Proto: https\r\n"
 	}
 	c.addr = []byte(from.Addr.Addr().Unmap().WithZone("").String())
+	c.ready()
 	c.readable = c.tryRead
 	if len(from.Held) > 0 {
 		c.acquire()
@@ -265,20 +265,13 @@ var errDraining = errors.New("draining")
 // is not.
 func (c *conn) tryRead(fd uintptr) bool {
 	c.acquire()
-	n, err := syscall.Read(int(fd), c.x.in[:cap(c.x.in)])
-	for err == unix.EINTR {
-		n, err = syscall.Read(int(fd), c.x.in[:cap(c.x.in)])
-	}
-	switch {
-	case err == unix.EAGAIN:
+	n, errno := readNow(fd, c.x.in[:cap(c.x.in)])
+	if errno == unix.EAGAIN {
 		c.release()
 		return false
-	case err != nil:
-		c.readErr = os.NewSyscallError("read", err)
-	case n == 0:
-		c.readErr = io.EOF
-	default:
-		c.x.in, c.readErr = c.x.in[:n], nil
+	}
+	if c.readErr = readError(n, errno); c.readErr == nil {
+		c.x.in = c.x.in[:n]
 		c.moved(int64(n), 0)
 	}
 	return true

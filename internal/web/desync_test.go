@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// overTLS is a front that speaks TLS to its one server.
-func overTLS(t *testing.T, version uint16, serve func(*wire, net.Conn)) *front {
+// tlsFront is a front that speaks TLS to its one server.
+func tlsFront(t *testing.T, version uint16, serve func(*wire, net.Conn)) *front {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
 	s.StartTLS()
@@ -48,7 +48,7 @@ func TestLeftOverTLS(t *testing.T) {
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
-				f := overTLS(t, version, func(w *wire, nc net.Conn) {
+				f := tlsFront(t, version, func(w *wire, nc net.Conn) {
 					for {
 						if _, err := w.head(); err != nil {
 							return

@@ -234,8 +234,7 @@ func (c *conn) send(up *upstream, x *exchange) error {
 		up.SetReadDeadline(time.Now().Add(t))
 	}
 	if layered || !up.used {
-		_, err := up.Write(x.out)
-		return asLeg(err, true)
+		return asLeg(up.sendAll(x.out), true)
 	}
 	n, err := up.ask(x.out, x.sb[:cap(x.sb)])
 	x.sb, x.got = x.sb[:n], n > 0
@@ -278,7 +277,7 @@ func (c *conn) sendPart(up *upstream, x *exchange) error {
 	if up.used && !up.alive() {
 		return errDead
 	}
-	if _, err := up.Write(x.out); err != nil {
+	if err := up.sendAll(x.out); err != nil {
 		close(x.upload.done)
 		return &legError{err, true}
 	}

@@ -17,6 +17,10 @@ type leg struct {
 	plain  Plain           // is told of bytes that went by; nil: nobody is
 	socket *net.TCPConn    // beneath, whatever is above it; nil where unknown
 	raw    syscall.RawConn // of socket
+
+	send    func(fd uintptr) bool // trySend, made once
+	sending []byte                // what it has to send yet
+	sendErr error
 }
 
 func newLeg(c net.Conn) leg {
@@ -35,6 +39,9 @@ func newLeg(c net.Conn) leg {
 	}
 	return l
 }
+
+// ready makes what depends on where l is: it must not be copied after that.
+func (l *leg) ready() { l.send = l.trySend }
 
 // beneath finds the TCP connection under layers such as TLS.
 func beneath(c net.Conn) *net.TCPConn {
@@ -121,7 +128,7 @@ func copyN(dst, src *leg, n int64) (done int64, ofSource bool, err error) {
 	for done < n {
 		m, err := src.Read(buf[:min(n-done, bulkSize)])
 		if m > 0 {
-			if _, werr := dst.Write(buf[:m]); werr != nil {
+			if werr := dst.sendAll(buf[:m]); werr != nil {
 				return done, false, werr
 			}
 			done += int64(m)

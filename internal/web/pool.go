@@ -1,12 +1,10 @@
 package web
 
 import (
-	"io"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +42,7 @@ type upstream struct {
 
 func newUpstream(c net.Conn, ep Endpoint) *upstream {
 	up := &upstream{leg: newLeg(c), ep: ep, idle: idleServer}
+	up.ready()
 	up.look, up.try = up.probe, up.tryAsk
 	return up
 }
@@ -86,8 +85,8 @@ func (up *upstream) probe(fd uintptr) {
 		up.ok = stateOf(fd) == tcpEstablished
 		return
 	}
-	_, err := syscall.Read(int(fd), up.one[:])
-	up.ok = err == syscall.EAGAIN
+	_, errno := readNow(fd, up.one[:])
+	up.ok = errno == unix.EAGAIN
 }
 
 // ask sends a request on a connection that was used before, and reads the
@@ -109,7 +108,7 @@ func (up *upstream) ask(request, in []byte) (int, error) {
 		return up.n, up.err
 	}
 	// The kernel had no room for all of it.
-	if _, err := up.Write(request[up.n:]); err != nil {
+	if err := up.sendAll(request[up.n:]); err != nil {
 		return 0, err
 	}
 	n, err := up.Read(in)
@@ -134,9 +133,9 @@ func (up *upstream) tryAsk(fd uintptr) (done bool) {
 			up.err = errDead
 			return true
 		}
-		n, err := syscall.Write(int(fd), up.request)
-		if up.n = max(0, n); err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
-			up.n, up.err = 0, os.NewSyscallError("write", err)
+		n, errno := writeNow(fd, up.request)
+		if up.n = max(0, n); errno != 0 && errno != unix.EAGAIN {
+			up.err = os.NewSyscallError("write", errno)
 			return true
 		}
 		up.moved(0, int64(up.n))
@@ -147,18 +146,11 @@ func (up *upstream) tryAsk(fd uintptr) (done bool) {
 		up.step, up.n = askWait, 0
 		return false
 	}
-	n, err := syscall.Read(int(fd), up.in)
-	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), up.in)
-	}
-	switch up.n, up.err = max(0, n), nil; {
-	case err == syscall.EAGAIN:
+	n, errno := readNow(fd, up.in)
+	if errno == unix.EAGAIN {
 		return false
-	case err != nil:
-		up.err = os.NewSyscallError("read", err)
-	case n == 0:
-		up.err = io.EOF
 	}
+	up.n, up.err = max(0, n), readError(n, errno)
 	return true
 }
 

@@ -2,7 +2,6 @@ package web
 
 import (
 	"io"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +33,7 @@ func pump(dst, src *leg, count *int64) error {
 		data, err := p.read()
 		n := len(data)
 		if n > 0 {
-			_, err = dst.Write(data)
+			err = dst.sendAll(data)
 		}
 		p.give()
 		switch {
@@ -98,18 +97,12 @@ func (p *pumper) note(n, much int) {
 
 func (p *pumper) tryRead(fd uintptr) bool {
 	p.big = bulk.Get().(*[bulkSize]byte)
-	p.n, p.err = syscall.Read(int(fd), p.big[:])
-	for p.err == unix.EINTR {
-		p.n, p.err = syscall.Read(int(fd), p.big[:])
-	}
-	switch {
-	case p.err == unix.EAGAIN:
+	n, errno := readNow(fd, p.big[:])
+	if errno == unix.EAGAIN {
 		p.give()
 		return false
-	case p.err != nil:
-		p.n = 0
-	default:
-		p.src.moved(int64(p.n), 0)
 	}
+	p.n, p.err = max(0, n), readError(n, errno)
+	p.src.moved(int64(p.n), 0)
 	return true
 }

@@ -38,7 +38,7 @@ func (c *conn) respond(up *upstream, x *exchange) error {
 			return c.final(up, x, x.sb[end:])
 		case !x.req.Old: // HTTP/1.0 knows nothing of interim responses
 			x.out = c.appendResponse(x.out[:0], x, false)
-			if _, err := c.Write(x.out); err != nil {
+			if err := c.sendAll(x.out); err != nil {
 				return &legError{err, false}
 			}
 		}
@@ -113,8 +113,7 @@ func (c *conn) final(up *upstream, x *exchange, body []byte) error {
 // From here on there is no other answer to this request.
 func (c *conn) begin(x *exchange) error {
 	x.answered = true
-	_, err := c.Write(x.out)
-	return asLeg(err, false)
+	return asLeg(c.sendAll(x.out), false)
 }
 
 func asLeg(err error, ofServer bool) error {
@@ -170,7 +169,7 @@ func (c *conn) sendChunks(up *upstream, x *exchange, body []byte) error {
 		if send, n, err = pass(&chunks, buf[:m], x.req.Old); err != nil {
 			return err
 		}
-		if _, err := c.Write(send); err != nil {
+		if err := c.sendAll(send); err != nil {
 			return &legError{err, false}
 		}
 		x.BytesDown += int64(len(send))

@@ -17,11 +17,11 @@ func (c *conn) tunnel(up *upstream, x *exchange, rest []byte) error {
 	c.watch.end(c)
 	c.setDeadline(time.Time{})
 	up.SetReadDeadline(time.Time{})
-	if _, err := c.Write(x.out); err != nil {
+	if err := c.sendAll(x.out); err != nil {
 		return &legError{err, false}
 	}
 	if len(early) > 0 {
-		if _, err := up.Write(early); err != nil {
+		if err := up.sendAll(early); err != nil {
 			return &legError{err, true}
 		}
 	}

@@ -96,7 +96,7 @@ func (u *upload) sendLength() (ofClient bool, err error) {
 		}
 		u.left -= int64(n)
 		u.read.Store(u.left == 0)
-		if _, err := u.up.Write(buf[:n]); err != nil {
+		if err := u.up.sendAll(buf[:n]); err != nil {
 			return false, err
 		}
 		u.bytes += int64(n)
@@ -120,7 +120,7 @@ func (u *upload) sendChunks() (ofClient bool, err error) {
 			u.more = append(u.more, buf[n:m]...)
 			u.read.Store(true)
 		}
-		if _, err := u.up.Write(send); err != nil {
+		if err := u.up.sendAll(send); err != nil {
 			return false, err
 		}
 		u.bytes += int64(n)

@@ -1,0 +1,74 @@
+package web
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// readNow and writeNow are a read and a write on a socket that does not block.
+// The runtime is not told of them, as it is of other system calls: these return
+// within microseconds, and if it were told it would often take the processor away
+// from the goroutine meanwhile, which costs more than the call.
+func readNow(fd uintptr, b []byte) (int, syscall.Errno) {
+	return now(unix.SYS_RECVFROM, fd, b, unix.MSG_DONTWAIT)
+}
+
+func writeNow(fd uintptr, b []byte) (int, syscall.Errno) {
+	return now(unix.SYS_SENDTO, fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+func now(call, fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno // n is -1 with an error
+		}
+	}
+}
+
+// readError is what net.Conn would say; 0 bytes are the end.
+func readError(n int, errno syscall.Errno) error {
+	switch {
+	case errno != 0:
+		return os.NewSyscallError("read", errno)
+	case n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// sendAll writes all of b.
+func (l *leg) sendAll(b []byte) error {
+	if l.tcp == nil {
+		_, err := l.Write(b)
+		return err
+	}
+	l.sending = b
+	err := l.raw.Write(l.send)
+	if l.sending = nil; err != nil {
+		return err
+	}
+	return l.sendErr
+}
+
+// trySend writes as much as there is room for, and tells whether that is all.
+func (l *leg) trySend(fd uintptr) (done bool) {
+	for len(l.sending) > 0 {
+		n, errno := writeNow(fd, l.sending)
+		switch {
+		case errno == unix.EAGAIN:
+			return false
+		case errno != 0:
+			l.sendErr = os.NewSyscallError("write", errno)
+			return true
+		}
+		l.sending = l.sending[n:]
+		l.moved(0, int64(n))
+	}
+	l.sendErr = nil
+	return true
+}
