@@ -172,8 +172,7 @@ func TestRetry(t *testing.T) {
 	if head, body := w.roundTrip(get); !strings.HasPrefix(head, "HTTP/1.1 502 Bad Gateway\r\n") || body != "502 Bad Gateway: connect failed\n" {
 		t.Error(head, body)
 	}
-	f.servers.all = nil
-	f.servers.route = route()
+	f.servers.none()
 	if head, body := w.roundTrip(get); !strings.HasPrefix(head, "HTTP/1.1 503 Service Unavailable\r\n") || body != "503 Service Unavailable: no server up\n" {
 		t.Error(head, body)
 	}

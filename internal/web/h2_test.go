@@ -189,15 +189,14 @@ func TestH2Failures(t *testing.T) {
 				t.Errorf("%d: %+v", i, got)
 			}
 		}
-		f.servers.all[1].addr = f.servers.all[0].addr
-		f.servers.all[1].name = "s1"
+		f.servers.mu.Lock()
+		f.servers.all[1] = f.servers.all[0]
+		f.servers.mu.Unlock()
 		f.Proxy.h2.close() // so that it has to connect
 		if got := statusFrom(t, c, f.addr); got != 502 {
 			t.Error(got)
 		}
-		f.servers.mu.Lock()
-		f.servers.all, f.servers.route = nil, route()
-		f.servers.mu.Unlock()
+		f.servers.none()
 		if got := statusFrom(t, c, f.addr); got != 503 {
 			t.Error(got)
 		}

@@ -82,6 +82,13 @@ func (s *servers) Pick(_ *Client, group int, prefer string, tried []Endpoint) (E
 	return e, nil
 }
 
+// none takes all servers away.
+func (s *servers) none() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.route = nil, route()
+}
+
 // front is a Proxy behind a listener.
 type front struct {
 	*Proxy
