@@ -255,6 +255,9 @@ func (c *conn) first() error {
 	if err := c.raw.Read(c.readable); err != nil {
 		return err
 	}
+	if c.readErr == nil {
+		c.moved(int64(len(c.x.in)), 0)
+	}
 	return c.readErr
 }
 
@@ -272,7 +275,6 @@ func (c *conn) tryRead(fd uintptr) bool {
 	}
 	if c.readErr = readError(n, errno); c.readErr == nil {
 		c.x.in = c.x.in[:n]
-		c.moved(int64(n), 0)
 	}
 	return true
 }

@@ -101,12 +101,18 @@ func (up *upstream) ask(request, in []byte) (int, error) {
 	err := up.raw.Read(up.try)
 	up.request, up.in = nil, nil
 	switch {
+	case up.step == askWait:
+		up.moved(int64(up.n), int64(len(request)))
+		if err == nil {
+			err = up.err
+		}
+		return up.n, err
 	case err != nil:
 		return 0, err
-	case up.step != askPart:
-		up.moved(int64(up.n), 0)
-		return up.n, up.err
+	case up.step == askLook:
+		return 0, up.err
 	}
+	up.moved(0, int64(up.n))
 	// The kernel had no room for all of it.
 	if err := up.sendAll(request[up.n:]); err != nil {
 		return 0, err
@@ -138,7 +144,6 @@ func (up *upstream) tryAsk(fd uintptr) (done bool) {
 			up.err = os.NewSyscallError("write", errno)
 			return true
 		}
-		up.moved(0, int64(up.n))
 		if up.n < len(up.request) {
 			up.step = askPart
 			return true

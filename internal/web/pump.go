@@ -74,6 +74,7 @@ func (p *pumper) read() ([]byte, error) {
 			return nil, err
 		}
 		p.note(p.n, bulkSize)
+		p.src.moved(int64(p.n), 0)
 		return p.big[:p.n], p.err
 	}
 	buf := p.small
@@ -103,6 +104,5 @@ func (p *pumper) tryRead(fd uintptr) bool {
 		return false
 	}
 	p.n, p.err = max(0, n), readError(n, errno)
-	p.src.moved(int64(p.n), 0)
 	return true
 }

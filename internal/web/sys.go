@@ -47,15 +47,18 @@ func (l *leg) sendAll(b []byte) error {
 		_, err := l.Write(b)
 		return err
 	}
-	l.sending = b
+	l.sending, l.sendErr = b, nil
 	err := l.raw.Write(l.send)
+	l.moved(0, int64(len(b)-len(l.sending)))
 	if l.sending = nil; err != nil {
 		return err
 	}
 	return l.sendErr
 }
 
-// trySend writes as much as there is room for, and tells whether that is all.
+// trySend writes as much as there is room for, and tells whether that is all. Like
+// all that is called with a descriptor here, it calls nobody else: whoever closes
+// the connection meanwhile waits for it, with what locks they have.
 func (l *leg) trySend(fd uintptr) (done bool) {
 	for len(l.sending) > 0 {
 		n, errno := writeNow(fd, l.sending)
@@ -67,8 +70,6 @@ func (l *leg) trySend(fd uintptr) (done bool) {
 			return true
 		}
 		l.sending = l.sending[n:]
-		l.moved(0, int64(n))
 	}
-	l.sendErr = nil
 	return true
 }
