@@ -19,7 +19,7 @@ func sniConnections() workload {
 	w.Name, w.Title = "sni-conn", "TLS by name, short connections"
 	w.Text = "64 workers: connect, a whole handshake of TLS 1.3 with the target, 64 bytes up, 64 bytes down, close. " +
 		"The forwarder chooses the target by name, as in `sni-bulk`."
-	w.mode, w.most, w.peers = peer.ModeSNI, webRounds, []string{"haproxy", "nginx-64k", "envoy"}
+	w.mode, w.most, w.peers = peer.ModeSNI, webRounds, []string{"haproxy", "nginx-64k"}
 	return w
 }
 
@@ -34,7 +34,7 @@ func tlsConnections() workload {
 	w := shortConnections()
 	w.Name, w.Title = "tls-conn", "TLS ended here, handshakes"
 	w.Text = "64 workers: connect, a whole handshake of TLS 1.3 (X25519, ECDSA on P-256) with the forwarder, 64 bytes up, 64 bytes down, close."
-	w.mode, w.most, w.peers = peer.ModeTLS, webRounds, []string{"haproxy", "nginx-64k", "envoy"}
+	w.mode, w.most, w.peers = peer.ModeTLS, webRounds, []string{"haproxy", "nginx-64k"}
 	return w
 }
 

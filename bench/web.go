@@ -75,7 +75,7 @@ func httpBig() workload {
 			Text:    "wrk with 8 connections, which are kept.",
 			Metrics: []result.Metric{gbps, p50, p99, fwdGB, cpuGB},
 		},
-		mode: peer.ModeHTTP, most: webRounds, peers: []string{"haproxy", "haproxy-splice", "nginx-64k"},
+		mode: peer.ModeHTTP, most: webRounds, peers: []string{"haproxy-splice", "nginx-64k"},
 		wrk: &wrkLoad{conns: 8, size: mib},
 		values: func(r reading) map[string]float64 {
 			values := bulkValues(r)
@@ -105,7 +105,7 @@ func (r *runner) wrk(s *stage, w wrkLoad) (reading, error) {
 	if err := os.WriteFile(script, []byte(wrkScript), 0o644); err != nil {
 		return reading{}, err
 	}
-	args := []string{"-t1", fmt.Sprintf("-c%d", w.conns), fmt.Sprintf("-d%.0fs", math.Ceil(r.window.Seconds())), "-s", script}
+	args := []string{"-t1", fmt.Sprintf("-c%d", w.conns), fmt.Sprintf("-d%.0fs", math.Max(1, math.Round(r.window.Seconds()))), "-s", script}
 	if w.close {
 		args = append(args, "-H", "Connection: close")
 	}
