@@ -10,8 +10,6 @@ import (
 	"midspan/internal/engine"
 )
 
-func copyTo(to io.Writer, from io.Reader) (int64, error) { return io.Copy(to, from) }
-
 // answerTime bounds how long an answer may take, and endTime how long the client
 // may take to end after it.
 const (

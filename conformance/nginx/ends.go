@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -151,7 +152,7 @@ type half interface {
 func join(a, b half) {
 	var wg sync.WaitGroup
 	pipe := func(to, from half) {
-		if _, err := copyTo(to, from); err != nil {
+		if _, err := io.Copy(to, from); err != nil {
 			// An error ends both directions; a clean end only its own.
 			_ = a.Close()
 			_ = b.Close()

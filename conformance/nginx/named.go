@@ -100,10 +100,13 @@ func (t *translation) serversOf(to string) (all []config.Server, err error) {
 	if up := t.conf.upstreams[to]; up != nil {
 		addrs = nil
 		for _, d := range up.block {
-			if d.name == "server" && !slices.Contains(d.args, "down") {
+			if d.name == "server" && !slices.Contains(d.args, "down") && !slices.Contains(addrs, d.arg(0)) {
 				addrs = append(addrs, d.arg(0))
 			}
 		}
+	}
+	if len(addrs) == 0 {
+		addrs = []string{nowhere}
 	}
 	for _, a := range addrs {
 		reached, err := t.ends.reach(a)

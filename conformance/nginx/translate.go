@@ -243,8 +243,11 @@ func (t *translation) emit(r *route, servers []string) {
 	t.line("}")
 }
 
-// nobody is a server that no name leads to: connections find no server up.
-const nobody = "server none.invalid:1"
+// nowhere is a server that no name leads to: connections find no server up.
+const (
+	nowhere = "none.invalid:1"
+	nobody  = "server " + nowhere
+)
 
 // servers are the statements of an upstream block for u.
 func (t *translation) servers(u *unit) ([]string, error) {
