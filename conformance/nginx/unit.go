@@ -39,11 +39,10 @@ type unit struct {
 	bind   *bind
 	server *directive
 	names  []serverName
-	route  string       // its name in midspan's plan
-	bad    bool         // its proxy_pass has no value
-	passes string       // proxy_pass with static variables
-	byName []named      // proxy_pass by the name in the ClientHello, where it depends on that
-	from   []netip.Addr // not used unless trusted; see trusts
+	route  string  // its name in midspan's plan
+	bad    bool    // its proxy_pass has no value
+	passes string  // proxy_pass with static variables
+	byName []named // proxy_pass by the name in the ClientHello, where it depends on that
 	trust  []netip.Prefix
 }
 
