@@ -74,7 +74,7 @@ func startNginx(t testing.TB, in *Net, addr, top, blocks string, size int) *Ngin
 		top += "user root root;" // in a user namespace there may be nobody else to give files to
 	}
 	conf := fmt.Sprintf("%s\ndaemon off; master_process off; pid nginx.pid; error_log stderr;\nevents { worker_connections 4096; }\n%s\n", top, blocks)
-	certificate, key := selfSigned(t)
+	certificate, key := SelfSigned(t)
 	for name, content := range map[string][]byte{"nginx.conf": []byte(conf), "body": Bytes(1, size), "server.crt": certificate, "server.key": key} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)

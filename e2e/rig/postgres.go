@@ -61,7 +61,7 @@ func StartPostgres(t testing.TB, in *Net, addr, hba string, settings ...string) 
 	if code := Start(t, init).Exit(2 * time.Minute); code != 0 {
 		t.Fatalf("initdb ended with code %d", code)
 	}
-	certificate, key := selfSigned(t)
+	certificate, key := SelfSigned(t)
 	for name, text := range map[string][]byte{
 		"pg_hba.conf": []byte("local all all trust\n" + hba), "server.crt": certificate, "server.key": key,
 	} {
@@ -135,9 +135,9 @@ func (p *Postgres) client(sql string) []string {
 	return []string{"-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", p.dir, "-p", port, "-U", "postgres", "-d", "postgres", "-c", sql}
 }
 
-// selfSigned is a certificate that nobody has reason to trust, and its key, in
+// SelfSigned is a certificate that nobody has reason to trust, and its key, in
 // PEM.
-func selfSigned(t testing.TB) (certificate, key []byte) {
+func SelfSigned(t testing.TB) (certificate, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -147,6 +147,9 @@ func (v *view) header(r *config.Route, p *proxy, s *stmt) {
 	}
 }
 
+// whyAppended is how X-Forwarded-Host differs, and -Proto where it is not constant.
+const whyAppended = "with `forwarded: append` midspan writes it where the client has sent none; write `forwarded: replace` where there is no proxy before this one"
+
 // ownValue carries over values that midspan has by itself.
 func (v *view) ownValue(r *config.Route, request bool, name, value, scheme string) (why string, own bool) {
 	h := &r.HTTP
@@ -161,10 +164,12 @@ func (v *view) ownValue(r *config.Route, request bool, name, value, scheme strin
 	case name == "x-forwarded-for" && value == "%[src]":
 		h.Forwarded = config.At("replace", r.Mode.Pos)
 		return "", true
-	case h.Forwarded.V != "off" && name == "x-forwarded-proto" && value == scheme:
+	case h.Forwarded.V == "replace" && name == "x-forwarded-proto" && value == scheme:
 		return "", true
-	case h.Forwarded.V != "off" && name == "x-forwarded-host" && strings.Contains(value, "hdr(host)"):
+	case h.Forwarded.V == "replace" && name == "x-forwarded-host" && strings.Contains(value, "hdr(host)"):
 		return "", true
+	case h.Forwarded.V == "append" && name == "x-forwarded-host" && strings.Contains(value, "hdr(host)"):
+		return whyAppended, false
 	}
 	if strings.Contains(value, "%") {
 		return "midspan sets headers to constant values", false

@@ -259,7 +259,7 @@ func (x *nginx) requestHeaders(l *httpLocation, r *config.Route, ssl bool) {
 // setRequestHeader carries over one proxy_set_header, or tells why not.
 func setRequestHeader(h *config.HTTP, n *node, scheme string) (why string) {
 	name, value := n.arg(1), n.arg(2)
-	forwarded := h.Forwarded.V != "off"
+	replaced := h.Forwarded.V == "replace"
 	switch lower := strings.ToLower(name); {
 	case len(n.words) != 3:
 		return isGone + "it is not a name and a value"
@@ -269,12 +269,14 @@ func setRequestHeader(h *config.HTTP, n *node, scheme string) (why string) {
 		return isNone + whyUpgrade + ", and keeps connections to servers"
 	case lower == "x-forwarded-for" && (value == "$proxy_add_x_forwarded_for" || value == "$remote_addr"):
 		return ""
-	case lower == "x-forwarded-proto" && value == "$scheme" && forwarded:
+	case lower == "x-forwarded-proto" && value == "$scheme" && replaced:
 		return ""
 	case lower == "x-forwarded-proto" && value == "$scheme":
 		value = scheme
-	case lower == "x-forwarded-host" && (value == "$host" || value == "$http_host") && forwarded:
+	case lower == "x-forwarded-host" && (value == "$host" || value == "$http_host") && replaced:
 		return ""
+	case lower == "x-forwarded-host" && (value == "$host" || value == "$http_host") && h.Forwarded.V == "append":
+		return isGone + whyAppended
 	case value == "$http_"+strings.ReplaceAll(lower, "-", "_"):
 		return isNone + "headers of clients are passed on"
 	case value == "":
