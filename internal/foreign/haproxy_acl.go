@@ -355,7 +355,6 @@ func (t test) count(values []word) test {
 
 // table is what a stick-table counts.
 type table struct {
-	line  *stmt
-	conns bool
-	rate  time.Duration // of conn_rate; 0: none
+	line *stmt
+	rate time.Duration // of conn_rate; 0: none
 }

@@ -53,6 +53,9 @@ func (v *view) onDown(r *config.Route, b *proxy) {
 // serverSide is how midspan speaks with the servers, which a route has once.
 func (v *view) serverSide(r *config.Route, backs []*proxy) {
 	first := backs[0].servers[0]
+	if first.source.Set() {
+		r.Source = append(r.Source, first.source)
+	}
 	r.UpstreamTLS, r.SendProxy = v.upstreamTLS(first), first.sendProxy
 	for _, b := range backs {
 		for _, s := range b.servers {
@@ -60,6 +63,8 @@ func (v *view) serverSide(r *config.Route, backs []*proxy) {
 			case s.tls.On.V != first.tls.On.V || s.sendProxy.V != first.sendProxy.V:
 				v.notes.Addf(s.target.Pos, "server %s is not carried over: midspan speaks with all servers of a route as with the first (%s), and the two differ in `ssl` or `send-proxy`; give it a route of its own", printable(s.name), printable(first.name))
 				v.drop(r, s)
+			case s.source.V != first.source.V:
+				v.notes.Addf(s.target.Pos, "`source` of server %s is not that of server %s: midspan has one for a route, and the first is carried over", printable(s.name), printable(first.name))
 			case !sameUpstreamTLS(v.quietTLS(s), v.quietTLS(first)):
 				v.notes.Addf(s.tls.On.Pos, "server %s has other TLS settings than server %s: midspan has one `upstream_tls` for a route, and the first is carried over", printable(s.name), printable(first.name))
 			}

@@ -82,19 +82,7 @@ func (h *haproxy) mayChoose(sec *section) bool {
 // (nil: there is none). For a listen section they may be the same.
 func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 	at := f.sec.head.pos
-	r := config.Route{
-		Comment: fmt.Sprintf("%s:%d: %s", at.File, at.Line, f.sec),
-		Name:    config.At(f.sec.name, at),
-	}
-	if def != nil && f != def {
-		r.Comment += fmt.Sprintf(", line %d: %s", def.sec.head.pos.Line, def.sec)
-	}
-	if len(binds) > 0 {
-		r.TLS = binds[0].tls
-	}
-	for _, b := range binds {
-		r.Listen = append(r.Listen, b.listen)
-	}
+	r := listening(f, def, binds)
 	if !h.rules(len(f.tcp) + len(f.http) + usable(f) + usable(def)) {
 		return
 	}
@@ -133,6 +121,25 @@ func (h *haproxy) routeOf(f, def *proxy, binds []bind) {
 			h.called(b.servers)
 		}
 	}
+}
+
+// listening is a route with a name and its listen addresses.
+func listening(f, def *proxy, binds []bind) config.Route {
+	at := f.sec.head.pos
+	r := config.Route{
+		Comment: fmt.Sprintf("%s:%d: %s", at.File, at.Line, f.sec),
+		Name:    config.At(f.sec.name, at),
+	}
+	if def != nil && f != def {
+		r.Comment += fmt.Sprintf(", line %d: %s", def.sec.head.pos.Line, def.sec)
+	}
+	if len(binds) > 0 {
+		r.TLS = binds[0].tls
+	}
+	for _, b := range binds {
+		r.Listen = append(r.Listen, b.listen)
+	}
+	return r
 }
 
 // usable is how many rules of p may choose servers.

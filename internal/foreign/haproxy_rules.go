@@ -195,7 +195,7 @@ var proxyRules = map[string]rule{
 	"stick":                    {do: (*haproxy).setStick, least: 2, side: backSide},
 	"stick-table":              {do: (*haproxy).setTable, least: 2},
 	"rate-limit sessions":      {do: (*haproxy).setRate, least: 2, side: frontSide},
-	"source":                   gone("midspan connects from the address that the kernel picks"),
+	"source":                   {do: (*haproxy).setSource, least: 1, side: backSide},
 	"dispatch":                 gone("write the address as a `server`, then import again"),
 	"transparent":              gone("midspan goes to the servers of the route only"),
 	"use-server":               {do: (*haproxy).useServer, least: 1, side: backSide},

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ type serverOptions struct {
 	h2                                config.Field[bool]   // HTTP/2 to the server
 	onDown                            config.Field[string] // on-marked-down
 	sendProxy                         config.Field[string]
-	checkProxy                        config.Field[bool] // check-send-proxy
+	source                            config.Field[netip.Addr] // to connect from
+	checkProxy                        config.Field[bool]       // check-send-proxy
 }
 
 // config is the server of a route; what is midspan's default stays unset.
@@ -65,7 +67,7 @@ var serverParams = map[string]param{
 	"minconn":        {1, isGone + "a server's limit does not depend on the load of the route"},
 	"strict-maxconn": {0, isNone + "a server's limit counts its live connections"},
 	"track":          {1, isGone + "each route tests its own servers"},
-	"source":         {1, isGone + "midspan connects from the address that the kernel picks"},
+	"source":         {1, isGone + "`source` of a route is one of this machine's addresses"},
 	"usesrc":         {1, isGone + "servers see midspan's address as the client's"},
 	"interface":      {1, isGone + "midspan connects by the interface that the kernel picks"},
 	"namespace":      {1, isGone + "start midspan in the network namespace"},
@@ -160,13 +162,35 @@ func haproxyTarget(addr string) (config.Target, string) {
 
 // serverOptions reads the parameters of a server into o.
 func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
-	numbers := map[string]struct {
-		at     *config.Field[int]
-		lo, hi int
-	}{
-		"rise": {&o.rise, 1, 100}, "fall": {&o.fall, 1, 100}, "port": {&o.port, 1, 65535},
-		"weight": {&o.weight, 0, 256}, "maxconn": {&o.maxconn, 0, connsMax},
-	}
+	switches, tls := h.serverSwitches(s, o), h.serverTLS(s, o)
+	h.params(s, words, serverParams, func(w, value word) (int, bool) {
+		if set := switches[w.text]; set != nil {
+			set(w)
+			return 0, true
+		}
+		if set := tls[w.text]; set != nil {
+			return set(w, value), true
+		}
+		switch w.text {
+		case "inter":
+			return 1, h.serverTime(s, value, &o.inter)
+		case "slowstart":
+			return 1, h.serverTime(s, value, &o.slowStart)
+		case "on-marked-down":
+			o.onDown = config.At("cut", w.pos) // shutdown-sessions, the only action there is
+			return 1, true
+		case "check-sni":
+			h.tlsName(s, value, &o.checkName)
+			return 1, true
+		case "source":
+			return 1, h.sourceAddr(value, &o.source)
+		}
+		return 1, h.serverNumber(s, w, value, o)
+	})
+}
+
+// serverSwitches are the parameters of one word.
+func (h *haproxy) serverSwitches(s *stmt, o *serverOptions) map[string]func(w word) {
 	switches := map[string]func(w word){
 		"check":            func(w word) { o.check = config.At(true, w.pos) },
 		"no-check":         func(word) { o.check = config.Field[bool]{} },
@@ -187,52 +211,50 @@ func (h *haproxy) serverOptions(s *stmt, words []word, o *serverOptions) {
 		}
 		switches["no-"+name] = func(word) { o.sendProxy = config.Field[string]{} }
 	}
-	tls := h.serverTLS(s, o)
-	h.params(s, words, serverParams, func(w, value word) (int, bool) {
-		if set := switches[w.text]; set != nil {
-			set(w)
-			return 0, true
-		}
-		if set := tls[w.text]; set != nil {
-			return set(w, value), true
-		}
-		switch w.text {
-		case "inter", "slowstart":
-			if d, ok := h.time(s, value, time.Millisecond); ok {
-				at := &o.inter
-				if w.text == "slowstart" {
-					at = &o.slowStart
-				}
-				*at = config.At(d, value.pos)
-			}
-			return 1, true
-		case "on-marked-down":
-			o.onDown = config.At("cut", w.pos) // shutdown-sessions, the only action there is
-			return 1, true
-		case "check-sni":
-			h.tlsName(s, value, &o.checkName)
-			return 1, true
-		}
-		n, is := numbers[w.text]
-		if is {
-			h.serverNumber(s, w, value, n.at, n.lo, n.hi)
-			return 1, true
-		}
-		return 0, false
-	})
+	return switches
 }
 
-// serverNumber reads the value of rise, fall, port, weight or maxconn. HAProxy
-// refuses ports and weights out of range; the others have no bound there.
-func (h *haproxy) serverNumber(s *stmt, w, value word, at *config.Field[int], lo, hi int) {
+func (h *haproxy) serverTime(s *stmt, value word, at *config.Field[time.Duration]) bool {
+	if d, ok := h.time(s, value, time.Millisecond); ok {
+		*at = config.At(d, value.pos)
+	}
+	return true
+}
+
+// sourceAddr reads ADDRESS[:PORT…] to connect from; false: it is none.
+func (h *haproxy) sourceAddr(value word, at *config.Field[netip.Addr]) bool {
+	host, port, _ := splitPort(value.text)
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" || a.IsUnspecified() || (port != "" && port != "0") {
+		return false
+	}
+	*at = config.At(a.Unmap(), value.pos)
+	return true
+}
+
+// serverNumber reads rise, fall, port, weight or maxconn. HAProxy refuses ports
+// and weights out of range; the others have no bound there.
+func (h *haproxy) serverNumber(s *stmt, w, value word, o *serverOptions) bool {
+	numbers := map[string]struct {
+		at     *config.Field[int]
+		lo, hi int
+	}{
+		"rise": {&o.rise, 1, 100}, "fall": {&o.fall, 1, 100}, "port": {&o.port, 1, 65535},
+		"weight": {&o.weight, 0, 256}, "maxconn": {&o.maxconn, 0, connsMax},
+	}
+	of, is := numbers[w.text]
+	if !is {
+		return false
+	}
 	n, err := strconv.Atoi(value.text)
 	strict := w.text == "port" || w.text == "weight"
 	switch {
-	case err != nil || n < lo || (strict && n > hi):
-		h.problem(value.pos, "%s: %s %s is not a number from %d to %d", s, w.text, quote(value.text), lo, hi)
+	case err != nil || n < of.lo || (strict && n > of.hi):
+		h.problem(value.pos, "%s: %s %s is not a number from %d to %d", s, w.text, quote(value.text), of.lo, of.hi)
 	case w.text == "maxconn" && n == 0:
-		*at = config.Field[int]{} // no limit
+		*of.at = config.Field[int]{} // no limit
 	default:
-		*at = config.At(h.withinInt(value.pos, n, lo, hi), value.pos)
+		*of.at = config.At(h.withinInt(value.pos, n, of.lo, of.hi), value.pos)
 	}
+	return true
 }

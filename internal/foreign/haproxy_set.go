@@ -130,6 +130,13 @@ func (h *haproxy) setBindOptions(_ *proxy, s *stmt) {
 	h.needless(s, whyTLS)
 }
 
+// setSource reads `source ADDRESS [usesrc …] [interface …]`.
+func (h *haproxy) setSource(p *proxy, s *stmt) {
+	if len(s.words) > 2 || !h.sourceAddr(s.word(1), &p.server.source) {
+		h.lost(s, "`source` of a route is one of this machine's addresses, and servers see it as the client's; `send_proxy` tells them the client's own")
+	}
+}
+
 // setCookie reads `cookie NAME insert …`.
 func (h *haproxy) setCookie(p *proxy, s *stmt) {
 	if !slices.ContainsFunc(s.words, func(w word) bool { return w.text == "insert" }) {

@@ -218,31 +218,8 @@ func (x *nginx) httpRoute(a *httpAddress) {
 	for _, at := range a.listens {
 		r.Listen = append(r.Listen, at.Field)
 	}
-	if a.listens[0].ssl {
-		var cs []nginxSettings
-		for _, s := range carried {
-			cs = append(cs, s.settings)
-		}
-		t, why := x.clientTLS(cs...)
-		if why != "" {
-			x.lost(a.listens[0].node.stmt, why)
-			return
-		}
-		r.TLS = t
-	}
-	if a.listens[0].proxy {
-		c := first.settings
-		if c.realHeader == "" { // then it is about a header of requests
-			c.realIP = inherited{}
-		}
-		r.Proxy = x.proxied(c, a.listens[0])
-	}
-	for _, s := range carried {
-		if c := s.settings; c.realHeader == "" || !a.listens[0].proxy {
-			for _, n := range c.realIP.nodes {
-				x.lost(n.stmt, "midspan takes the client's address from PROXY headers (`real_ip_header proxy_protocol`), and from no header of a request")
-			}
-		}
+	if !x.httpListener(a, carried, &r) {
+		return
 	}
 	x.alike(a, carried, &r)
 	x.hosts(a, carried, &r)
@@ -252,6 +229,38 @@ func (x *nginx) httpRoute(a *httpAddress) {
 	if x.room(len(r.Listen), countServers(&r)) && x.route(r) {
 		x.aboutHTTPDefaults(l)
 	}
+}
+
+// httpListener fills in how clients are spoken with. false: they cannot be.
+func (x *nginx) httpListener(a *httpAddress, carried []*httpServer, r *config.Route) bool {
+	first := a.listens[0]
+	if first.ssl {
+		var cs []nginxSettings
+		for _, s := range carried {
+			cs = append(cs, s.settings)
+		}
+		t, why := x.clientTLS(cs...)
+		if why != "" {
+			x.lost(first.node.stmt, why)
+			return false
+		}
+		r.TLS = t
+	}
+	if first.proxy {
+		c := carried[0].settings
+		if c.realHeader == "" { // then it is about a header of requests
+			c.realIP = inherited{}
+		}
+		r.Proxy = x.proxied(c, first)
+	}
+	for _, s := range carried {
+		if c := s.settings; c.realHeader == "" || !first.proxy {
+			for _, n := range c.realIP.nodes {
+				x.lost(n.stmt, "midspan takes the client's address from PROXY headers (`real_ip_header proxy_protocol`), and from no header of a request")
+			}
+		}
+	}
+	return true
 }
 
 func countLocations(servers []*httpServer) (n int) {

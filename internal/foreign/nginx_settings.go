@@ -18,7 +18,8 @@ type nginxSettings struct {
 	keepalive                            config.Keepalive
 	sendProxy, sslPreread                bool
 	dryRun                               bool
-	realHeader                           string // http: real_ip_header
+	source                               config.Field[netip.Addr] // proxy_bind
+	realHeader                           string                   // http: real_ip_header
 	tls                                  nginxTLS
 	up                                   nginxProxySSL
 
@@ -71,6 +72,8 @@ func (x *nginx) setting(c *nginxSettings, n *node) bool {
 		x.carry(n.stmt)
 	case name == "proxy_next_upstream" && n.arg(1) == "off":
 		x.lost(n.stmt, whyNext)
+	case name == "proxy_bind":
+		x.proxyBind(c, n)
 	case name == "limit_conn_dry_run":
 		x.carry(n.stmt)
 		c.dryRun = n.arg(1) == "on"
@@ -85,6 +88,21 @@ func (x *nginx) setting(c *nginxSettings, n *node) bool {
 		return false
 	}
 	return true
+}
+
+// proxyBind reads `proxy_bind ADDRESS`.
+func (x *nginx) proxyBind(c *nginxSettings, n *node) {
+	a, err := netip.ParseAddr(n.arg(1))
+	switch {
+	case n.arg(1) == "off":
+		c.source = config.Field[netip.Addr]{}
+	case err != nil || a.Zone() != "" || a.IsUnspecified() || len(n.words) > 2:
+		x.lost(n.stmt, "`source` of a route is one of this machine's addresses, and servers see it as the client's; `send_proxy` tells them the client's own")
+		return
+	default:
+		c.source = config.At(a.Unmap(), n.pos)
+	}
+	x.carry(n.stmt)
 }
 
 // timeSetting is setting for times.
@@ -128,6 +146,9 @@ func (x *nginx) streamSetting(c *nginxSettings, n *node) bool {
 // settings are c as a route has them.
 func (x *nginx) settings(c nginxSettings) config.Settings {
 	s := config.Settings{Keepalive: c.keepalive}
+	if c.source.Set() {
+		s.Source = append(s.Source, c.source)
+	}
 	if c.connect.V > 0 {
 		s.ConnectTimeout = config.At(x.within(c.connect.Pos, c.connect.V, time.Millisecond, time.Hour), c.connect.Pos)
 	}

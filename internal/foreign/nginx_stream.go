@@ -68,16 +68,7 @@ func (x *nginx) streamServer(n *node, around nginxSettings) {
 	if !ok {
 		return
 	}
-	own := r.Settings // of the upstream
-	r.Settings = x.settings(c)
-	r.Balance, r.Check, r.SlowStart = own.Balance, own.Check, own.SlowStart
-	if c.sendProxy {
-		r.SendProxy = config.At("v1", n.pos)
-	}
-	x.connLimits(c, &r.Settings)
-	var none bool
-	if r.Allow, none = x.access(c, n.pos); none {
-		x.note(n.stmt, "no route is made of this: `allow` and `deny` refuse every connection")
+	if !x.streamSettings(n, c, &r) {
 		return
 	}
 	added := false
@@ -91,6 +82,23 @@ func (x *nginx) streamServer(n *node, around nginxSettings) {
 	if added {
 		x.aboutDefaults(c, n.pos)
 	}
+}
+
+// streamSettings fills in what the server says beside its upstream. false:
+// nobody may connect.
+func (x *nginx) streamSettings(n *node, c nginxSettings, r *config.Route) bool {
+	own := r.Settings // of the upstream
+	r.Settings = x.settings(c)
+	r.Balance, r.Check, r.SlowStart = own.Balance, own.Check, own.SlowStart
+	if c.sendProxy {
+		r.SendProxy = config.At("v1", n.pos)
+	}
+	x.connLimits(c, &r.Settings)
+	var none bool
+	if r.Allow, none = x.access(c, n.pos); none {
+		x.note(n.stmt, "no route is made of this: `allow` and `deny` refuse every connection")
+	}
+	return !none
 }
 
 // withoutEffect notes what no listen address, or no server, of a server makes

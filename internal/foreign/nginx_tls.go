@@ -94,41 +94,11 @@ func (x *nginx) oldest(n *node) (min config.Field[string]) {
 	return min
 }
 
-// clientTLS is `tls` of a listener, or why it cannot be one.
+// clientTLS is `tls` of a listener that all of cs share, or why it cannot be
+// one. What certificates do not say is the first one's.
 func (x *nginx) clientTLS(cs ...nginxSettings) (t config.TLS, why string) {
-	type pair struct{ cert, key string }
-	var pairs []pair
-	apart := false
-	for _, c := range cs {
-		for i, n := range c.tls.certs.nodes {
-			if why := notAFile(n.arg(1)); why != "" {
-				return t, n.String() + ": " + why
-			}
-			p := pair{cert: x.pathOf(n.arg(1))}
-			if i < len(c.tls.keys.nodes) {
-				k := c.tls.keys.nodes[i].arg(1)
-				if why := notAFile(k); why != "" {
-					return t, c.tls.keys.nodes[i].String() + ": " + why
-				}
-				p.key = x.pathOf(k)
-			}
-			if slices.Contains(pairs, p) {
-				continue
-			}
-			pairs = append(pairs, p)
-			t.Cert = append(t.Cert, config.At(p.cert, n.pos))
-			if p.key != "" && p.key != p.cert {
-				apart = true
-				t.Key = config.At(p.key, n.pos)
-			}
-		}
-	}
-	switch {
-	case len(pairs) == 0:
-		return t, "it has no certificate (`ssl_certificate`)"
-	case apart && len(pairs) > 1:
-		x.notes.Addf(t.Cert[0].Pos, "put each key into the file of its certificate: midspan has one `key`, for a single certificate")
-		t.Key = config.Field[string]{}
+	if why = x.certificates(cs, &t); why != "" {
+		return t, why
 	}
 	c := cs[0].tls
 	if c.reject != nil && c.reject.arg(1) == "on" {
@@ -146,6 +116,42 @@ func (x *nginx) clientTLS(cs ...nginxSettings) (t config.TLS, why string) {
 		}
 	}
 	return t, x.clientCerts(c, &t)
+}
+
+// certificates fills in those of cs with their keys, each once.
+func (x *nginx) certificates(cs []nginxSettings, t *config.TLS) (why string) {
+	known, apart := map[string]bool{}, false
+	for _, c := range cs {
+		for i, n := range c.tls.certs.nodes {
+			if why := notAFile(n.arg(1)); why != "" {
+				return n.String() + ": " + why
+			}
+			cert, key := x.pathOf(n.arg(1)), ""
+			if i < len(c.tls.keys.nodes) {
+				k := c.tls.keys.nodes[i]
+				if why := notAFile(k.arg(1)); why != "" {
+					return k.String() + ": " + why
+				}
+				key = x.pathOf(k.arg(1))
+			}
+			if known[cert+"\x00"+key] {
+				continue
+			}
+			known[cert+"\x00"+key] = true
+			t.Cert = append(t.Cert, config.At(cert, n.pos))
+			if key != "" && key != cert {
+				apart, t.Key = true, config.At(key, n.pos)
+			}
+		}
+	}
+	switch {
+	case len(t.Cert) == 0:
+		return "it has no certificate (`ssl_certificate`)"
+	case apart && len(t.Cert) > 1:
+		x.notes.Addf(t.Cert[0].Pos, "put each key into the file of its certificate: midspan has one `key`, for a single certificate")
+		t.Key = config.Field[string]{}
+	}
+	return ""
 }
 
 // clientCerts carries over whom clients' certificates are from.
