@@ -245,7 +245,7 @@ func expression(words []word) test {
 			return test{why: quote(words[i].text) + " is not read here; write its values"}
 		}
 	}
-	return t.compare(f.method, words[i:])
+	return t.compare(f.method, words[min(i, len(words)):])
 }
 
 // cutConverters splits SAMPLE,CONVERTERS at the first comma outside parentheses.

@@ -190,6 +190,7 @@ func (x *nginx) choose(r *config.Route, n *node, list []named, sets map[string]p
 	if c.preread.V > 0 {
 		wait = c.preread
 	}
+	r.SNI.MaxHello = c.maxHello
 	r.SNI.Timeout = config.At(x.within(wait.Pos, wait.V, time.Millisecond, time.Hour), wait.Pos)
 	return true
 }

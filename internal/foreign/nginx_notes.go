@@ -82,7 +82,6 @@ var streamNotes = noteTable{names: map[string]string{
 	"proxy_next_upstream_tries":   isNone + whyNext,
 	"proxy_requests":              isGone + "datagrams of a client go to one server until none has come for a while",
 	"proxy_responses":             isNone + "a client's datagrams are answered for as long as any come",
-	"preread_buffer_size":         isNone + "midspan takes a ClientHello of any size that TLS has",
 	"limit_conn_log_level":        isNone + "midspan logs and counts each connection that it refuses",
 	"server_name":                 isGone + "servers of one address are told apart by `map $ssl_preread_server_name`; write that",
 	"set":                         whyVariable,

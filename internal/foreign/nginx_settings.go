@@ -18,6 +18,7 @@ type nginxSettings struct {
 	keepalive                            config.Keepalive
 	sendProxy, sslPreread                bool
 	dryRun                               bool
+	maxHello                             config.Field[config.Size]
 	source                               config.Field[netip.Addr] // proxy_bind
 	realHeader                           string                   // http: real_ip_header
 	tls                                  nginxTLS
@@ -136,11 +137,32 @@ func (x *nginx) streamSetting(c *nginxSettings, n *node) bool {
 	case "ssl_preread":
 		c.sslPreread = n.arg(1) == "on"
 		c.prereading = append(c.prereading, n)
+	case "preread_buffer_size":
+		size, ok := nginxSize(n.arg(1))
+		if !ok {
+			x.lost(n.stmt, "`max_hello` is in KiB, 1 to 64")
+			return true
+		}
+		c.maxHello = config.At(size, n.pos)
+		c.prereading = append(c.prereading, n)
 	default:
 		return x.setting(c, n)
 	}
 	x.carry(n.stmt)
 	return true
+}
+
+// nginxSize reads a number of bytes (16384, 16k) that `max_hello` can be.
+func nginxSize(s string) (config.Size, bool) {
+	factor := 1
+	if number, is := strings.CutSuffix(strings.ToLower(s), "k"); is {
+		s, factor = number, 1<<10
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 64<<10 || n*factor > 64<<10 || n*factor%(1<<10) != 0 {
+		return 0, false
+	}
+	return config.Size(n * factor), true
 }
 
 // settings are c as a route has them.
