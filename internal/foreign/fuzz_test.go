@@ -65,7 +65,7 @@ func seeds(f *testing.F, ext string, tables ...string) [][]byte {
 }
 
 func FuzzHAProxy(f *testing.F) {
-	for _, data := range seeds(f, ".cfg", "global", "listen", "frontend", "backend", "resolvers", "haproxy") {
+	for _, data := range seeds(f, ".cfg", "global", "listen", "frontend", "backend", "resolvers", "haproxy", "web") {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

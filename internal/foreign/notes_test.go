@@ -31,6 +31,7 @@ var (
 	inListen   = around{"listen l\n  bind :5000\n  server a 10.0.0.1:5001 check\n%s\n", 4, importHAProxy}
 	inFrontend = around{"frontend f\n  bind :5000\n%s\n  default_backend b\nbackend b\n  server a 10.0.0.1:5001\n", 3, importHAProxy}
 	inBackend  = around{"frontend f\n  bind :5000\n  default_backend b\nbackend b\n%s\n  server a 10.0.0.1:5001 check\n", 5, importHAProxy}
+	inWeb      = around{"frontend f\n  bind :5000\n  mode http\n%s\n  default_backend b\nbackend b\n  mode http\n  server a 10.0.0.1:5001\nbackend c\n  mode http\n  server c 10.0.0.2:80\n", 4, importHAProxy}
 	inGlobal   = around{"global\n%s\nlisten l\n  bind :5000\n  server a 10.0.0.1:5001\n", 2, importHAProxy}
 	inResolver = around{"resolvers r\n%s\nlisten l\n  bind :5000\n  server a 10.0.0.1:5001\n", 2, importHAProxy}
 	inHAProxy  = around{"%s\nlisten l\n  bind :5000\n  server a 10.0.0.1:5001\n", 1, importHAProxy}

@@ -11,6 +11,7 @@ type cases struct {
 func statements() map[string]cases {
 	all := otherStatements()
 	maps.Copy(all, nginxCases())
+	maps.Copy(all, webCases())
 	return all
 }
 
@@ -76,6 +77,8 @@ func otherStatements() map[string]cases {
 			{"option httpchk GET /\nhttp-check expect rstatus ^[23]", "", "check: {http: /, every"},
 			{"option httpchk GET /\nhttp-check expect comment x rstatus 2..", "", "status: 200-299"},
 			{"option httpchk GET /\nhttp-check expect string \"all good\"", "", `status: 200-599, expect: "all good"`},
+			{"option httpchk\nhttp-check send meth GET uri /x ver HTTP/1.1 hdr Host a.example.com", "", "{http: /x, host: a.example.com,"},
+			{"option tcp-check\ntcp-check comment x\ntcp-check connect port 99 default\ntcp-check expect string a\ntcp-check send b", "", `{expect: "a", port: 99,`},
 			{"http-check expect rstring x", "`http-check expect rstring x` is not carried over: midspan's check looks at the code", ""},
 			{"http-check expect status 100", "`http-check expect status 100` is not carried over: no code from 200", ""},
 			{"http-check expect rstatus (", "`http-check expect rstatus (` is not carried over: `(` is not a regular expression", ""},
