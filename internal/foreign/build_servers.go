@@ -99,6 +99,11 @@ var hostRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z
 func matchName(s string) (string, bool) {
 	name := strings.ToLower(s)
 	bare := strings.TrimPrefix(name, "*.")
+	for label := range strings.SplitSeq(bare, ".") {
+		if len(label) > 63 { // RFC 1035 section 2.3.4
+			return name, false
+		}
+	}
 	reserved := []string{"default", "server", "weight", "backup", "max_connections"}
 	return name, len(name) <= 250 && hostRE.MatchString(bare) && !slices.Contains(reserved, name)
 }

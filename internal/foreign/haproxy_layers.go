@@ -32,8 +32,22 @@ func (v *view) layers(r *config.Route, backs []*proxy) {
 		r.Rate = v.f.rate
 	}
 	if v.http {
+		v.httpProtocols(r)
 		v.httpSettings(r, backs)
 	}
+}
+
+// httpProtocols leaves of ALPN what mode http speaks.
+func (v *view) httpProtocols(r *config.Route) {
+	var speaks []config.Field[string]
+	for _, f := range r.TLS.ALPN {
+		if f.V == "h2" || f.V == "http/1.1" {
+			speaks = append(speaks, f)
+		} else {
+			v.notes.Addf(f.Pos, "%s of `alpn` is not carried over: mode http speaks h2 and http/1.1", quote(f.V))
+		}
+	}
+	r.TLS.ALPN = speaks
 }
 
 // onDown carries over `on-marked-down shutdown-sessions`.
