@@ -38,7 +38,7 @@ func TestHAProxyNotes(t *testing.T) {
 		"a name by request":           {"listen l\n bind :1\n server a a.b:1 ssl ca-file x.pem sni req.hdr(host)\n", "`req.hdr(host)` is not carried over: midspan asks servers for one name", ""},
 		"a backup that is plain":      {"listen l\n bind :1\n server a a.b:1 ssl verify none\n server b b.b:1 backup\n", "server b is not carried over: midspan speaks with all servers", ""},
 		"redirects only":              {"listen l\n mode http\n bind :1\n bind :2 ssl crt x.pem\n redirect scheme https unless { ssl_fc }\n" + a, "in:3:2: `bind :1` is not carried over: all that HAProxy does there is to send clients to https (line 5)", "redirect scheme"},
-		"HTTP/1.0 by ALPN":            {"listen l\n mode http\n bind :1 ssl crt x.pem alpn h2,http/1.0\n" + a, "in:3:27: `http/1.0` of `alpn` is not carried over", ""},
+		"HTTP/1.0 by ALPN":            {"listen l\n mode http\n bind :1 ssl crt x.pem alpn h2,http/1.0\n" + a, "in:3:29: `http/1.0` of `alpn` is not carried over", ""},
 		"a long label":                {"frontend f\n bind :1\n use_backend b if { req.ssl_sni " + strings.Repeat("a", 64) + ".x }\n default_backend b\nbackend b\n" + a, "is not a host name", ""},
 		"redirects some":              {"listen l\n mode http\n bind :1\n redirect location /x if { path /y }\n" + a, "`redirect location /x if { path /y }` is not carried over: a route forwards", ""},
 		"TLS alone":                   {"listen l\n mode http\n bind :1\n http-request set-header X-A b if { ssl_fc }\n" + a, "", "X-A"},
