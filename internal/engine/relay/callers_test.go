@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midspan/internal/engine"
+	"midspan/internal/plan"
 )
 
 // unspecLink is a PROXY header that tells of no addresses, but of Azure link id 1.
@@ -127,5 +129,43 @@ func TestWaitingForServerIsCheap(t *testing.T) {
 	})
 	if each := (heapNow() - before) / n; each > 8<<10 { // the client's end included
 		t.Errorf("a connection that waits costs %d bytes", each)
+	}
+}
+
+// TestLastResortOfOthers: a server that is down, and that one set has nothing
+// better than, gets no connections of a set that has.
+func TestLastResortOfOthers(t *testing.T) {
+	down, up := newGuests(t, echo), newGuests(t, echo)
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	p, err := planFor(fmt.Sprintf("consumers: {one: {from: 127.0.0.2, routes: [r]}, rest: {from: 127.0.0.1, routes: [r]}}\n"+
+		"routes: {r: {listen: %q, to: {one: %q, default: [%q, %q]}}}", addr, down.addr, down.addr, up.addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = p.With(nil, func(_ *plan.Route, s *plan.Server, _ netip.Addr) (isUp, lastResort bool) { return true, s.Name == down.addr })
+	if _, err := e.Apply(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	for i, from := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2"} {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+		c, err := d.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if n := down.accepted.Load(); n != int64(i/4) {
+			t.Errorf("after %d connections the server that is down has had %d, want %d", i+1, n, i/4)
+		}
 	}
 }

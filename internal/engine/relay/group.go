@@ -35,7 +35,7 @@ func (s *settings) setGroups(r *route, up []choice) {
 				}
 			}
 		}
-		return newPicker(s.Balance, its, turn)
+		return newPicker(s.Balance, exceptDown(its), turn)
 	}
 	s.rest = of(s.Default, "")
 	s.byName = map[string]*picker{}
@@ -51,6 +51,15 @@ func (s *settings) setGroups(r *route, up []choice) {
 	}
 	r.turns = turns
 	slices.SortStableFunc(s.wild, func(a, b wildGroup) int { return len(b.suffix) - len(a.suffix) })
+}
+
+// exceptDown leaves out of a set what is down and there only as the last resort of
+// another set, if the set has something better.
+func exceptDown(all []choice) []choice {
+	if !slices.ContainsFunc(all, func(c choice) bool { return !c.wasDown && c.server.Weight > 0 }) {
+		return all
+	}
+	return slices.DeleteFunc(all, func(c choice) bool { return c.wasDown })
 }
 
 // group chooses the servers for a name as plan.MatchName does; nil: no group is
