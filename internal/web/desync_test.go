@@ -25,6 +25,8 @@ func tlsFront(t *testing.T, version uint16, serve func(*wire, net.Conn)) *front 
 		serve(w, c)
 	})
 	f := newFront(t, route(addr), addr)
+	f.mu.Lock() // which whoever serves a connection takes first
+	defer f.mu.Unlock()
 	f.servers.all[0].dial = func(ctx context.Context) (net.Conn, error) {
 		d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
 		return d.DialContext(ctx, "tcp", addr)
