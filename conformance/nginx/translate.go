@@ -272,16 +272,53 @@ func (t *translation) servers(u *unit) ([]string, error) {
 	return []string{"server " + addr}, nil
 }
 
-// upstream are the statements of up. nginx's default of max_fails=1 is written
-// out, and servers that stand twice become one with twice the share.
-func (t *translation) upstream(u *unit, up *directive) (all []string, err error) {
-	type server struct {
-		params        map[string]string
-		count, weight int
-		conns         int
+// upstreamServer is a `server` of an upstream, or several of the same address.
+type upstreamServer struct {
+	addr          string
+	weight, conns int
+	params        map[string]string
+}
+
+// upstreamServer reads d, with nginx's default of max_fails=1 written out; nil: it
+// is down.
+func (t *translation) upstreamServer(d *directive) (*upstreamServer, error) {
+	s := &upstreamServer{weight: 1, params: map[string]string{"max_fails": "1", "fail_timeout": "10s"}}
+	for _, p := range d.args[1:] {
+		name, value, _ := strings.Cut(p, "=")
+		s.params[name] = value
 	}
-	var order []string
-	servers := map[string]*server{}
+	if _, down := s.params["down"]; down {
+		return nil, nil
+	}
+	var err error
+	if s.addr, err = t.ends.reach(d.arg(0)); err != nil {
+		return nil, d.errorf("%v", err)
+	}
+	if s.params["max_fails"] == "0" {
+		s.params["max_fails"] = "100" // as near to never as midspan comes
+	}
+	if n, err := strconv.Atoi(s.params["weight"]); err == nil {
+		s.weight = n
+	}
+	s.conns, _ = strconv.Atoi(s.params["max_conns"]) // none is 0
+	return s, nil
+}
+
+// String is s as a statement.
+func (s *upstreamServer) String() string {
+	text := fmt.Sprintf("server %s weight=%d max_conns=%d max_fails=%s fail_timeout=%s", s.addr, s.weight, s.conns, s.params["max_fails"], s.params["fail_timeout"])
+	for _, flag := range []string{"backup", "resolve"} {
+		if _, is := s.params[flag]; is {
+			text += " " + flag
+		}
+	}
+	return text
+}
+
+// upstream are the statements of up. Servers that stand twice become one with
+// twice the share.
+func (t *translation) upstream(u *unit, up *directive) (all []string, err error) {
+	var servers []*upstreamServer
 	for _, d := range up.block {
 		switch d.name {
 		case "zone":
@@ -290,47 +327,27 @@ func (t *translation) upstream(u *unit, up *directive) (all []string, err error)
 				all = append(all, quoteAll(d))
 			} // else nginx falls back to round robin
 		case "server":
-			s := &server{params: map[string]string{"max_fails": "1", "fail_timeout": "10s"}, count: 1, weight: 1}
-			for _, p := range d.args[1:] {
-				name, value, _ := strings.Cut(p, "=")
-				s.params[name] = value
-			}
-			if _, down := s.params["down"]; down {
-				continue
-			}
-			addr, err := t.ends.reach(d.arg(0))
+			s, err := t.upstreamServer(d)
 			if err != nil {
-				return nil, d.errorf("%v", err)
+				return nil, err
 			}
-			if s.params["max_fails"] == "0" {
-				s.params["max_fails"] = "100" // as near to never as midspan comes
-			}
-			if n, err := strconv.Atoi(s.params["weight"]); err == nil {
-				s.weight = n
-			}
-			s.conns, _ = strconv.Atoi(s.params["max_conns"])
-			if old := servers[addr]; old != nil {
-				old.weight += s.weight
-				old.conns += s.conns
+			if s == nil {
 				continue
 			}
-			order = append(order, addr)
-			servers[addr] = s
+			if i := slices.IndexFunc(servers, func(o *upstreamServer) bool { return o.addr == s.addr }); i >= 0 {
+				servers[i].weight += s.weight
+				servers[i].conns += s.conns
+				continue
+			}
+			servers = append(servers, s)
 		default:
 			all = append(all, quoteAll(d))
 		}
 	}
-	for _, addr := range order {
-		s := servers[addr]
-		text := fmt.Sprintf("server %s weight=%d max_conns=%d max_fails=%s fail_timeout=%s", addr, s.weight, s.conns, s.params["max_fails"], s.params["fail_timeout"])
-		for _, flag := range []string{"backup", "resolve"} {
-			if _, is := s.params[flag]; is {
-				text += " " + flag
-			}
-		}
-		all = append(all, text)
+	for _, s := range servers {
+		all = append(all, s.String())
 	}
-	if len(order) == 0 {
+	if len(servers) == 0 {
 		all = append(all, nobody)
 	}
 	return all, nil
