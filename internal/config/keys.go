@@ -45,6 +45,7 @@ var (
 	kRate    = scalar("a rate (100/s)", `^[0-9]+/(s|m|h)$`, ParseRate, Rate.String)
 	kSize    = scalar("a size (32KiB)", `^[0-9]+(KiB|MiB)$`, ParseSize, Size.String)
 	kFile    = text("a path")
+	kHost    = scalar("a host", hostPort, parseHost, func(s string) string { return s })
 	kName    = scalar("a name", `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`, parseWord, func(s string) string { return s })
 	kToken   = scalar("a header's name", `^[!#$%&'*+.^_|~0-9A-Za-z`+"`"+`-]+$`, parseToken, func(s string) string { return s })
 )
@@ -174,7 +175,7 @@ var upstreamTLSKeys = []key[UpstreamTLS]{
 
 var httpKeys = []key[HTTP]{
 	field("protocol", "To servers: http1, or h2 (HTTP/2; where upstream_tls is off without TLS). Default: http1.", enum("protocol", HTTPProtocols), func(h *HTTP) *Field[string] { return &h.Protocol }),
-	field("host", "The Host header to servers: keep, server (its own host and port), or a host. Default: keep.", text("a host"), func(h *HTTP) *Field[string] { return &h.Host }),
+	field("host", "The Host header to servers: keep, server (its own host and port), or a host. Default: keep.", kHost, func(h *HTTP) *Field[string] { return &h.Host }),
 	field("forwarded", "X-Forwarded-For, -Proto and -Host. replace: what clients send in them is dropped. append: is added to. off: passed on as it is. Default: replace.", enum("word", Forwardeds), func(h *HTTP) *Field[string] { return &h.Forwarded }),
 	field("sticky", "The name of a cookie that keeps a client on its server. Default: none.", kToken, func(h *HTTP) *Field[string] { return &h.Sticky }),
 	field("header_timeout", "For the whole head of a request. Default: 10s.", kTimeout, func(h *HTTP) *Field[time.Duration] { return &h.HeaderTimeout }),

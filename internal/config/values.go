@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -389,3 +390,17 @@ func parseToken(s string) (string, error) {
 
 // hostPattern is a host name, in lower case, or *. and one.
 const hostPattern = `^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$`
+
+// hostPort is a host name or address as the Host header has it, maybe with a port.
+const hostPort = `^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`
+
+var hostPortRE = regexp.MustCompile(hostPort)
+
+// parseHost reads what a Host header is to say. Anything else in it could end the
+// header's line.
+func parseHost(s string) (string, error) {
+	if !hostPortRE.MatchString(s) {
+		return "", fmt.Errorf("%q is not a host; write keep, server, or a name, maybe with a port", clip(s))
+	}
+	return s, nil
+}
