@@ -26,25 +26,6 @@ type caller struct {
 	tlvs       []byte    // of the headers, in their order, for a server that is to have them
 }
 
-func (l *loop) newCaller() *caller {
-	if n := len(l.callers); n > 0 {
-		c := l.callers[n-1]
-		l.callers = l.callers[:n-1]
-		return c
-	}
-	return &caller{}
-}
-
-// giveCaller takes p's caller back, if it has one, with the opening in it.
-func (l *loop) giveCaller(p *pair) {
-	l.giveOpening(p)
-	if p.call != nil && len(l.callers) < keepSmall {
-		*p.call = caller{}
-		l.callers = append(l.callers, p.call)
-	}
-	p.call = nil
-}
-
 // noteHeader takes over what a PROXY header says. Of several, the last one is of
 // the proxy that is next to the client, and its addresses hold. The id is that of
 // the first that has one: what comes after it may be the word of a customer of
@@ -102,7 +83,7 @@ func (l *loop) admit(p *pair) bool {
 		return false
 	case c != nil:
 		if p.call == nil {
-			p.call = l.newCaller()
+			p.call = &caller{}
 		}
 		p.call.name = c.name
 		if why, detail := c.join(set, l.e.clock()); detail != "" {
@@ -120,7 +101,7 @@ func (l *loop) admit(p *pair) bool {
 // chooseByConsumer takes the servers of a consumer; c may be nil.
 func (l *loop) chooseByConsumer(p *pair, c *consumer) bool {
 	if p.call == nil {
-		p.call = l.newCaller()
+		p.call = &caller{}
 	}
 	if c != nil {
 		if p.call.picker = p.set.group(c.name); p.call.picker != nil {

@@ -91,7 +91,7 @@ func (l *loop) finish(p *pair) {
 	l.release(&p.server)
 	l.recordEnd(p)
 	l.settle(p, p.connectTime > 0)
-	l.giveCaller(p)
+	l.giveOpening(p)
 	l.forget(p)
 	l.e.roomMade()
 }

@@ -43,7 +43,6 @@ type loop struct {
 	buffers   []*buffer  // free, of up to bufferSize
 	small     []*buffer  // free, of up to smallBuffer
 	openings  []*opening // free
-	callers   []*caller  // free
 	pipes     []*pipe
 	warm      warm
 	spares    []spare

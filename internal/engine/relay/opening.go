@@ -50,8 +50,7 @@ const (
 // beginOpening reads what a new connection begins with.
 func (l *loop) beginOpening(p *pair) {
 	p.state = stateOpening
-	p.call = l.newCaller()
-	p.call.opening = l.newOpening()
+	p.call = &caller{opening: l.newOpening()}
 	p.call.opening.deadline = l.now + p.set.Proxy.Timeout.D()
 	if p.set.Proxy.Mode == plan.ProxyRequired {
 		if from := p.set.Proxy.From; len(from) > 0 && !within(from, p.clientAddr.full().Addr()) {

@@ -21,9 +21,9 @@ func TestOpeningCost(t *testing.T) {
 		objects, bytes              float64 // each
 	}{
 		{"none", "", "%s", "", 0.5, 200},
-		{"PROXY", ", proxy_protocol: required", "%s", header, 3, 600},
-		{"PROXY, in and out", ", proxy_protocol: required, send_proxy: v2", "%s", header, 3, 600},
-		{"SNI", ", mode: sni", "{a.example.com: %s}", hello, 2, 600},
+		{"PROXY", ", proxy_protocol: required", "%s", header, 2.5, 400},
+		{"PROXY, in and out", ", proxy_protocol: required, send_proxy: v2", "%s", header, 3.5, 400},
+		{"SNI", ", mode: sni", "{a.example.com: %s}", hello, 2.5, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv(childSettings, c.settings)

@@ -8,7 +8,7 @@ const bufferSize = 64 << 10
 // What a loop keeps for later is bounded.
 const (
 	keepBuffers = 16
-	keepSmall   = 64 // small buffers, and of callers and openings each as many
+	keepSmall   = 64 // small buffers, and as many openings
 	keepPipes   = 16
 	smallBuffer = 4 << 10 // bytes; what is read beyond an opening is seldom more
 )
