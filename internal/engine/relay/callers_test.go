@@ -147,7 +147,9 @@ func TestLastResortOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = p.With(nil, func(_ *plan.Route, s *plan.Server, _ netip.Addr) (isUp, lastResort bool) { return true, s.Name == down.addr })
+	p = p.With(nil, func(_ *plan.Route, s *plan.Server, _ netip.Addr) (isUp, lastResort bool) {
+		return true, s.Name == down.addr
+	})
 	if _, err := e.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
