@@ -102,7 +102,7 @@ func TestTLSFallsBack(t *testing.T) {
 	silent := newGuests(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).addr
 	good := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{a.pair("good.pem")}}, echoTLS)
 	for _, bad := range []string{plain, silent, fmt.Sprintf("127.0.0.1:%d", freePort(t))} {
-		s := newTheatre(t, fmt.Sprintf("[%s, %s]", bad, good), fmt.Sprintf("balance: first, connect_timeout: 900ms, upstream_tls: {ca: %s}", a.file("ca.pem")))
+		s := newTheatre(t, fmt.Sprintf("[%s, %s]", bad, good), fmt.Sprintf("balance: first, connect_timeout: 6s, upstream_tls: {ca: %s}", a.file("ca.pem")))
 		c, err := net.Dial("tcp", s.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -131,7 +131,7 @@ func TestTLSFallsBack(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Error(err)
 	}
-	if r := s.end(1); r.Reason != engine.ConnectFailed || !strings.Contains(r.Err, "no answer to a connect in 30") {
+	if r := s.end(1); r.Reason != engine.ConnectFailed || !strings.Contains(r.Err, "no answer to a connect in ") {
 		t.Errorf("%s, %q", r.Reason, r.Err)
 	}
 }
@@ -156,6 +156,8 @@ func TestSessionEnds(t *testing.T) {
 		if _, err := io.ReadFull(server, make([]byte, 5)); err != nil {
 			t.Fatal(err)
 		}
+		// What the server has read may not be counted yet.
+		eventually(t, "the bytes are counted", func() bool { return s.Status().Routes[0].Counters.BytesUp == 5 })
 		conns := s.Conns()
 		if len(conns) != 1 || conns[0].State != "open" || conns[0].BytesUp != 5 || conns[0].Server == "" || conns[0].ServerName != "front.test" {
 			t.Errorf("%+v", conns)
