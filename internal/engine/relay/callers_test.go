@@ -1,12 +1,16 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,4 +174,44 @@ func TestLastResortOfOthers(t *testing.T) {
 			t.Errorf("after %d connections the server that is down has had %d, want %d", i+1, n, i/4)
 		}
 	}
+}
+
+// TestManyStreams: however many servers one client's requests need at once, there
+// are descriptors left for others, and no server is thought to be down.
+func TestManyStreams(t *testing.T) {
+	server := newGuests(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	s := newTheatre(t, server.addr, "mode: http")
+	s.room.Store(40)
+	c := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}, Timeout: 20 * time.Second}
+	c.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if a, err := c.Do(r); err == nil {
+				a.Body.Close()
+				failed.Add(1)
+			}
+		})
+	}
+	eventually(t, "what is above the bound has failed", func() bool { return failed.Load() == 30 })
+	if n := server.accepted.Load(); n != 20 {
+		t.Errorf("%d connections to the server, want 20", n)
+	}
+	if ep := s.Status().Routes[0].Endpoints[0]; ep.Failures != 0 {
+		t.Errorf("%d failures are the server's", ep.Failures)
+	}
+	cancel()
+	wg.Wait()
+	eventually(t, "none is counted", func() bool {
+		c.CloseIdleConnections() // it may find out only now that it is idle
+		return s.servers.Load() == 0 && s.Status().Connections == 0
+	})
 }

@@ -64,6 +64,7 @@ type Engine struct {
 	limit        atomic.Int64  // how many there may be
 	room         atomic.Int64  // descriptors for connections and what extra counts
 	extra        atomic.Int64  // descriptors of pipes, spare sockets and warm connections
+	servers      atomic.Int64  // connections of mode http to servers; see takeServer
 	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
 	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"midspan/internal/engine"
 	"midspan/internal/plan"
 	"midspan/internal/web"
@@ -268,17 +270,39 @@ func (t *webEndpoint) Connect(ctx context.Context, from *web.Client) (net.Conn, 
 	s := from.Data.(*session)
 	ctx, cancel := context.WithTimeout(ctx, t.how.timeout)
 	defer cancel()
-	g, err := s.connect(ctx, t.target)
+	e := s.l.e
+	err := error(unix.EMFILE)
+	var g *leg
+	if e.takeServer() {
+		if g, err = s.connect(ctx, t.target); err != nil {
+			e.giveServer()
+		}
+	}
 	if err != nil {
 		if isShortage(err) {
-			s.l.e.complain("cannot connect: this machine is out of something", "error", err.Error(), "route", t.how.route.name)
+			e.complain("cannot connect: this machine is out of something", "error", err.Error(), "route", t.how.route.name)
 		}
 		return nil, fmt.Errorf("%s: %w", t.server, err)
 	}
-	// It may outlive the request, and takes its place from what is only there to
-	// make things faster.
-	s.l.e.extra.Add(1)
-	return t.open.add(&httpServer{stream{g}, s.l.e, t.endpoint}), nil
+	return t.open.add(&httpServer{stream{g}, e, t.endpoint}), nil
+}
+
+// takeServer counts a connection to a server of mode http, unless those have half
+// of the descriptors: a client of HTTP/2 can need hundreds of them at once, and
+// other routes are to have some too. It may outlive the request, and takes its
+// place from what is only there to make things faster.
+func (e *Engine) takeServer() bool {
+	if 2*e.servers.Add(1) > e.room.Load() {
+		e.servers.Add(-1)
+		return false
+	}
+	e.extra.Add(1)
+	return true
+}
+
+func (e *Engine) giveServer() {
+	e.servers.Add(-1)
+	e.giveFDs(1)
 }
 
 // httpServers are the connections to an endpoint.
@@ -399,6 +423,6 @@ func (c *httpServer) Reset() error {
 
 func (c *httpServer) remove() {
 	if c.end.open.remove(c) {
-		c.e.giveFDs(1)
+		c.e.giveServer()
 	}
 }
