@@ -136,6 +136,8 @@ func (v *view) header(r *config.Route, p *proxy, s *stmt) {
 	why, own := v.ownValue(r, in == &r.HTTP.RequestHeaders, name, value, scheme)
 	switch {
 	case own:
+	case why != "" && in == &r.HTTP.RequestHeaders && s.arg(1) == "set-header":
+		v.lost(s, why+keepOut(in, name, s.pos))
 	case why != "":
 		v.lost(s, why)
 	default:

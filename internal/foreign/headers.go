@@ -43,6 +43,20 @@ func setHeader(h *config.Headers, name, value string, pos config.Pos) (why strin
 	return ""
 }
 
+// keepOut has a header removed that servers get from the proxy, and that midspan
+// cannot set: what a client claims in it must not take its place. It returns what to
+// say of that.
+func keepOut(h *config.Headers, name string, pos config.Pos) (also string) {
+	switch strings.ToLower(name) {
+	case "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host": // these are for `forwarded`
+		return ""
+	}
+	if slices.ContainsFunc(h.Set, func(x config.Header) bool { return strings.EqualFold(x.Name.V, name) }) || removeHeader(h, name, pos) != "" {
+		return ""
+	}
+	return "; what clients send in it is taken out"
+}
+
 // removeHeader adds the removal of a header to h.
 func removeHeader(h *config.Headers, name string, pos config.Pos) (why string) {
 	if why = notAHeader(name); why != "" {

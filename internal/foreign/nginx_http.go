@@ -208,6 +208,9 @@ func (x *nginx) httpRoute(a *httpAddress) {
 	if len(carried) == 0 {
 		return
 	}
+	if a.listens[0].ssl {
+		carried = x.sameCallers(carried)
+	}
 	first := carried[0]
 	if n := countLocations(carried); !x.rules(n) || !x.rules(len(a.servers[0].names)*len(carried)) {
 		return

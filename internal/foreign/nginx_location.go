@@ -286,7 +286,7 @@ func setRequestHeader(h *config.HTTP, n *node, scheme string) (why string) {
 		return why
 	}
 	if strings.Contains(value, "$") {
-		return isGone + "midspan sets headers to constant values, and X-Forwarded-For, -Proto and -Host by `forwarded`"
+		return isGone + "midspan sets headers to constant values, and X-Forwarded-For, -Proto and -Host by `forwarded`" + keepOut(&h.RequestHeaders, name, n.pos)
 	}
 	if why = setHeader(&h.RequestHeaders, name, value, n.pos); why != "" {
 		why = isGone + why

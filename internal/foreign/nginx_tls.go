@@ -154,6 +154,26 @@ func (x *nginx) certificates(cs []nginxSettings, t *config.TLS) (why string) {
 	return ""
 }
 
+// sameCallers takes those servers out that ask other clients for a certificate than
+// the first one does: a route has that once, and the rule of one server must not
+// open another.
+func (x *nginx) sameCallers(all []*httpServer) []*httpServer {
+	wants := func(s *httpServer) (c [3]string) {
+		if t := s.settings.tls; t.verify.V != "" && t.verify.V != "off" {
+			c = [...]string{t.verify.V, t.clientCA.V, t.trusted.V}
+		}
+		return c
+	}
+	first := all[0]
+	return slices.DeleteFunc(all, func(s *httpServer) bool {
+		if wants(s) == wants(first) {
+			return false
+		}
+		x.note(s.node.stmt, "%s is not carried over: it asks other clients for a certificate (`ssl_verify_client`) than the one of line %d, and midspan has that once for a route, whatever name they ask for; give it a port of its own", s.node, first.node.pos.Line)
+		return true
+	})
+}
+
 // clientCerts carries over whom clients' certificates are from.
 func (x *nginx) clientCerts(c nginxTLS, t *config.TLS) (why string) {
 	ca := firstSetAt(c.clientCA, c.trusted)
