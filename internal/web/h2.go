@@ -22,7 +22,7 @@ const maxStreams = 250
 // serveH2 has net/http serve the connection: one of HTTP/2, or one whose requests
 // go to servers over HTTP/2.
 func (c *conn) serveH2() (int, Reason) {
-	h := &handed{Conn: c.leg.Conn, gone: make(chan struct{})}
+	h := &handed{Conn: c.leg.Conn, strict: strict{c: c, max: c.p.rules.Load().MaxHeader + netHeader}, gone: make(chan struct{})}
 	if c.x != nil {
 		h.held = append(h.held, c.x.in...)
 		c.release()
@@ -120,18 +120,34 @@ func (s *netServer) drain() {
 // and beneath it, and begins with what was read of it before.
 type handed struct {
 	net.Conn
-	held []byte
-	once sync.Once
-	gone chan struct{} // closed with it
+	held    []byte
+	strict  strict
+	refused bool // there is nothing to read but what is held
+	once    sync.Once
+	gone    chan struct{} // closed with it
 }
 
-func (h *handed) Read(b []byte) (int, error) {
-	if len(h.held) > 0 {
-		n := copy(b, h.held)
+func (h *handed) Read(b []byte) (n int, err error) {
+	switch {
+	case len(h.held) > 0:
+		n = copy(b, h.held)
 		h.held = h.held[n:]
-		return n, nil
+	case h.refused:
+		return 0, io.EOF
+	default:
+		n, err = h.Conn.Read(b)
 	}
-	return h.Conn.Read(b)
+	if h.refused || n == 0 {
+		return n, err
+	}
+	if n, h.refused = h.strict.pass(b[:n]); !h.refused {
+		return n, err
+	}
+	h.held = []byte(noRequest)
+	if n == 0 {
+		return h.Read(b)
+	}
+	return n, nil
 }
 
 func (h *handed) Close() error {

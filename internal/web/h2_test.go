@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -464,4 +465,49 @@ func TestH2Later(t *testing.T) {
 	ask("/2", "HTTP/2.0/2")
 	ask("/3", "HTTP/2.0/3")
 	f.recorded(3)
+}
+
+// TestH2Strict: clients of HTTP/1.1 are heard as strictly where net/http serves
+// them, and what follows a request that is refused is none.
+func TestH2Strict(t *testing.T) {
+	for in, good := range map[string]bool{
+		"POST / HTTP/1.1|Host: a|Content-Length: 3||abc":                                     true,
+		"POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||3\r\nabc\r\n0\r\nA: b\r\n\r\n":  true,
+		"POST / HTTP/1.1|Host: a|Content-Length: 4|Transfer-Encoding: chunked||0\r\n\r\n":    false,
+		"POST / HTTP/1.1|Host: a|Content-Length: 4|Content-Length: 5||abcd":                  false,
+		"GET / HTTP/1.1|Host: a|A: b\nContent-Length: 0":                                     false,
+		"GET / HTTP/1.1|Host: a|A: b|\tc":                                                    false,
+		"GET / HTTP/1.1|Host: a|Host: a":                                                     false,
+		"GET http://b/ HTTP/1.1|Host: a":                                                     false,
+		"POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||1;a\nb\r\nx\r\n0\r\n\r\n":       false,
+		"POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||1 \nx\r\n0\r\n\r\n":             false,
+		"POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||0\r\nContent-Length: 4\r\n\r\n": false,
+	} {
+		in := lines(in)
+		for _, step := range []int{1, 5, len(in)} {
+			var next atomic.Bool
+			addr := serverOf(t, true, func(_ http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				if r.URL.Path == "/next" {
+					next.Store(true)
+				}
+			})
+			r := route(addr)
+			r.HTTP.H2 = true
+			f := newFront(t, r, addr)
+			w := f.dial()
+			w.roundTrip(get)
+			for at := 0; at < len(in); at += step {
+				w.send(in[at:min(at+step, len(in))])
+			}
+			w.send("GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			rest, _ := w.rest()
+			if n := strings.Count(rest, "HTTP/1.1 200 OK\r\n"); next.Load() != good || good && n != 2 || !good && n != 0 {
+				t.Errorf("%q in pieces of %d: %s", in, step, rest)
+			}
+			if x := f.recorded(2)[1]; good != (x.Reason == Done) {
+				t.Errorf("%q: %+v", in, x)
+			}
+		}
+	}
 }
