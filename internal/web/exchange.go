@@ -56,8 +56,10 @@ func (c *conn) describe(x *exchange) {
 	// h2c by Upgrade (RFC 7540, section 3.2) is history; to ignore it is allowed.
 	x.upgrade = r.Upgrade && r.Body == h1.None && !r.Old && upgradable(&r.Head)
 	x.closing = !r.Persist
-	if f := r.Find(h1.Credentials); f != nil && ofConnection(r.Value(f)) {
-		c.private = true // see learn
+	for i := range r.Fields {
+		if f := &r.Fields[i]; f.Kind == h1.Credentials && ofConnection(r.Value(f)) {
+			c.private = true // see learn
+		}
 	}
 }
 

@@ -26,9 +26,19 @@ func keepAliveOf(field []byte) time.Duration {
 	return n - min(time.Second, n/2)
 }
 
-// ofConnection tells whether a challenge, or what answers one, is of a scheme
-// that authenticates the connection.
+// ofConnection tells whether some challenge, or what answers one, is of a scheme
+// that authenticates the connection. There may be several in a field.
 func ofConnection(v []byte) bool {
-	scheme, _, _ := bytes.Cut(v, []byte(" "))
-	return h1.Equal(scheme, "ntlm") || h1.Equal(scheme, "negotiate")
+	for len(v) > 0 {
+		var one []byte
+		one, v, _ = bytes.Cut(v, []byte(","))
+		one = bytes.TrimLeft(one, " \t")
+		if end := bytes.IndexAny(one, " \t"); end >= 0 {
+			one = one[:end]
+		}
+		if h1.Equal(one, "ntlm") || h1.Equal(one, "negotiate") {
+			return true
+		}
+	}
+	return false
 }

@@ -119,7 +119,10 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 			}
 		}
 	}
-	x.owned = x.rules.private || ofConnection([]byte(r.Header.Get("Authorization")))
+	x.owned = x.rules.private
+	for _, field := range r.Header["Authorization"] {
+		x.owned = x.owned || ofConnection([]byte(field))
+	}
 	return nil
 }
 

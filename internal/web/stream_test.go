@@ -453,6 +453,8 @@ func TestPrivate(t *testing.T) {
 		"shared":       {false, "WWW-Authenticate: Basic realm=x\r\n", "", "11111"},
 		"PROXY header": {true, "", "", "12123"},
 		"NTLM":         {false, "WWW-Authenticate: NTLM\r\n", "", "12123"},
+		"in a list":    {false, "WWW-Authenticate: Basic realm=x, NTLM\r\n", "", "12123"},
+		"a second one": {false, "", "Authorization: Basic x\r\nAuthorization: Negotiate\tabc\r\n", "12123"},
 		"Kerberos":     {false, "", "Authorization: Negotiate abc\r\n", "12123"},
 	} {
 		t.Run(name, func(t *testing.T) {
