@@ -50,8 +50,8 @@ func (c *conn) describe(x *exchange) {
 		x.Protocol = "HTTP/1.0"
 	}
 	x.target = x.rules.match(r.Authority, r.Path)
-	if x.rules.Sticky != "" {
-		x.cookie = x.rules.stuckTo(&r.Head)
+	if x.target.cookie != "" {
+		x.cookie = x.rules.stuckTo(&r.Head, x.target.cookie)
 	}
 	// h2c by Upgrade (RFC 7540, section 3.2) is history; to ignore it is allowed.
 	x.upgrade = r.Upgrade && r.Body == h1.None && !r.Old && upgradable(&r.Head)

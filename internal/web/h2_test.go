@@ -80,12 +80,12 @@ func TestH2(t *testing.T) {
 			fmt.Fprint(w, r.Trailer)
 			w.Header().Set("X-Sum", "17")
 		})
-		r := route(addr, addr)
-		r.Groups = []plan.Group{{Match: "app.example.com", Path: "/api/", Rewrite: "/", Servers: []int{1}}}
+		r := route(addr, addr, addr)
+		r.Default, r.Groups = []int{0}, []plan.Group{{Match: "app.example.com", Path: "/api/", Rewrite: "/", Servers: []int{1, 2}}}
 		r.HTTP.H2, r.HTTP.Sticky = server, "SRV"
 		r.HTTP.SetRequest = []config.Header{{Name: at("X-A"), Value: at("set")}}
 		r.HTTP.RemoveRequest, r.HTTP.RemoveResponse = []string{"X-B"}, []string{"X-Powered-By"}
-		f := newFront(t, r, addr, addr)
+		f := newFront(t, r, addr, addr, addr)
 		req, _ := http.NewRequest("POST", "http://"+f.addr+"/api/a%2Fb?c=d;e&f", struct{ io.Reader }{strings.NewReader("hello")})
 		req.Host = "app.example.com"
 		req.Header = http.Header{"X-A": {"1"}, "X-B": {"2"}, "X-Forwarded-For": {"1.1.1.1"}, "X-Forwarded-Port": {"1"}, "Forwarded": {"for=x"}, "Te": {"trailers"}, "Cookie": {"a=b; c=d"}, "User-Agent": {""}, "X_Forwarded_For": {"1.1.1.1"}, "X_B": {"3"}}
@@ -339,9 +339,9 @@ func TestALPN(t *testing.T) {
 	addr := serverOf(t, false, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Header.Get("X-Forwarded-Proto"))
 	})
-	r := route(addr)
+	r := route(addr, addr)
 	r.HTTP.Sticky = "S"
-	f := newFront(t, r, addr)
+	f := newFront(t, r, addr, addr)
 	f.as(func(c net.Conn) (net.Conn, *Client) { return wrapped{c}, &Client{TLS: true, ALPN: "h2"} })
 	resp, err := clientOf(t, true).Get("http://" + f.addr)
 	if err != nil {

@@ -150,7 +150,7 @@ func (c *conn) appendResponse(out []byte, x *exchange, closing bool) []byte {
 		out = appendFraming(out, &r.Head)
 	}
 	out = append(out, rules.response.set...)
-	if rules.Sticky != "" && x.cookie != x.Server {
+	if x.target.cookie != "" && x.cookie != x.Server {
 		out = c.appendCookie(out, x)
 	}
 	switch {
@@ -168,11 +168,11 @@ func (c *conn) appendResponse(out []byte, x *exchange, closing bool) []byte {
 // appendCookie keeps the client on its server.
 func (c *conn) appendCookie(out []byte, x *exchange) []byte {
 	out = append(out, "Set-Cookie: "...)
-	return append(appendSticky(out, x.rules, x.Server, c.from.TLS), "\r\n"...)
+	return append(appendSticky(out, x.rules, x.target.cookie, x.Server, c.from.TLS), "\r\n"...)
 }
 
-func appendSticky(out []byte, r *rules, server string, secure bool) []byte {
-	out = append(out, r.Sticky...)
+func appendSticky(out []byte, r *rules, name, server string, secure bool) []byte {
+	out = append(out, name...)
 	out = append(out, '=')
 	out = append(out, r.cookies[server]...)
 	out = append(out, "; Path=/; HttpOnly; SameSite=Lax"...)
@@ -182,11 +182,11 @@ func appendSticky(out []byte, r *rules, server string, secure bool) []byte {
 	return out
 }
 
-// stuckTo is the server that the request's cookie names, or "".
-func (r *rules) stuckTo(h *h1.Head) string {
+// stuckTo is the server that the request's cookie of that name stands for, or "".
+func (r *rules) stuckTo(h *h1.Head, name string) string {
 	for i := range h.Fields {
 		if f := &h.Fields[i]; f.Kind == h1.Cookie {
-			if s := r.servers[cookieIn(string(h.Value(f)), r.Sticky)]; s != "" {
+			if s := r.servers[cookieIn(string(h.Value(f)), name)]; s != "" {
 				return s
 			}
 		}

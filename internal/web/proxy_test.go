@@ -249,6 +249,7 @@ func TestHosts(t *testing.T) {
 		"app.example.com /api/v2/x":     "5 /new/x",
 		"app.example.com /api/v2?/":     "4 /v2?/",
 		"app.example.com /old/x":        "6 /x",
+		"app.example.com /older/x":      "6 /er/x", // plain text, as in nginx
 		"app.example.com /old":          "6 /",
 		"app.example.com ?q":            "3 /?q",
 		"app.example.com *":             "-1 *",
@@ -319,6 +320,59 @@ func TestSticky(t *testing.T) {
 	if cookieValue("web", "s0") == cookieValue("other", "s0") {
 		t.Error("cookie values")
 	}
+}
+
+// TestStickySets: each set of servers has a cookie of its own, so that the answer of
+// one does not take a client off its server in another; a single server has none.
+func TestStickySets(t *testing.T) {
+	var addrs []string
+	for i := range 5 {
+		addrs = append(addrs, server(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, i) }))
+	}
+	r := route(addrs...)
+	r.HTTP.Sticky, r.Default = "SRV", []int{0, 1}
+	r.Groups = []plan.Group{
+		{Match: "*", Path: "/", Servers: []int{1, 0}}, {Match: "*", Path: "/two/", Servers: []int{2, 3}}, {Match: "*", Path: "/one/", Servers: []int{4}},
+	}
+	x := newRules(r, nil)
+	two := x.match([]byte("a"), []byte("/two/")).cookie
+	if len(two) != len("SRV-")+8 || !strings.HasPrefix(two, "SRV-") || x.other.cookie != "SRV" || x.match([]byte("a"), []byte("/")).cookie != "SRV" || x.match([]byte("a"), []byte("/one/")).cookie != "" {
+		t.Fatalf("%q %+v %+v", two, x.other, x.wild)
+	}
+	protocols(t, func(t *testing.T, h2, _ bool) {
+		f := newFront(t, r, addrs...)
+		c := clientOf(t, h2)
+		jar := map[string]string{}
+		stay := map[string]string{}
+		for range 6 {
+			for _, path := range []string{"/", "/one/", "/two/"} {
+				req, _ := http.NewRequest("GET", "http://"+f.addr+path, nil)
+				for n, v := range jar {
+					req.AddCookie(&http.Cookie{Name: n, Value: v})
+				}
+				resp, err := c.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				for _, got := range resp.Cookies() {
+					if jar[got.Name] != "" {
+						t.Errorf("%s: another %s", path, got.Name)
+					}
+					jar[got.Name] = got.Value
+				}
+				if stay[path] == "" {
+					stay[path] = string(body)
+				} else if stay[path] != string(body) {
+					t.Errorf("%s: from %s to %s", path, stay[path], body)
+				}
+			}
+		}
+		if len(jar) != 2 || jar["SRV"] == "" || jar[two] == "" {
+			t.Error(jar)
+		}
+	})
 }
 
 // TestRecord: what is told of a request.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,8 @@ type rules struct {
 type target struct {
 	group         int // -1: Default
 	path, rewrite string
-	empty         bool // no servers
+	empty         bool   // no servers
+	cookie        string // the name of its sticky cookie; "": it has none
 }
 
 // edits are what is changed in the fields of a message.
@@ -50,14 +52,15 @@ func newRules(r *plan.Route, u Upstream) *rules {
 	x := &rules{
 		up: u, route: r, HTTP: h,
 		exact: map[string][]target{}, wild: map[string][]target{},
-		other:   target{group: -1, empty: len(r.Default) == 0},
 		cookies: map[string]string{}, servers: map[string]string{},
 		private:       r.SendProxy != plan.SendNone && r.SendProxy != "",
 		headerTimeout: time.Duration(h.HeaderTimeout), keepalive: time.Duration(h.KeepaliveTimeout), responseTimeout: time.Duration(h.ResponseTimeout),
 	}
 	x.slack = min(time.Second, x.keepalive/8)
+	names := map[string]string{}
+	x.other = target{group: -1, empty: len(r.Default) == 0, cookie: x.cookieName(names, r.Default)}
 	for i, g := range r.Groups {
-		t := target{group: i, path: g.Path, rewrite: g.Rewrite, empty: len(g.Servers) == 0}
+		t := target{group: i, path: g.Path, rewrite: g.Rewrite, empty: len(g.Servers) == 0, cookie: x.cookieName(names, g.Servers)}
 		if suffix, wild := strings.CutPrefix(g.Match, "*"); wild {
 			x.wild[suffix] = insert(x.wild[suffix], t)
 		} else {
@@ -79,6 +82,31 @@ func insert(all []target, t target) []target {
 		at++
 	}
 	return append(all[:at], append([]target{t}, all[at:]...)...)
+}
+
+// cookieName is the name of the sticky cookie of a set of servers, "" if there is
+// nothing to choose in it. Each set has its own, so that what a client gets from one
+// does not take it off its server in another. names has those found before, by the
+// servers: the first set has the name in the file, the others that and a hash that
+// does not depend on the order of servers or rules.
+func (x *rules) cookieName(names map[string]string, set []int) string {
+	if x.Sticky == "" || len(set) < 2 {
+		return ""
+	}
+	servers := make([]string, len(set))
+	for i, s := range set {
+		servers[i] = x.route.Servers[s].Name
+	}
+	slices.Sort(servers)
+	key := strings.Join(servers, "\x00")
+	if names[key] == "" {
+		names[key] = x.Sticky
+		if len(names) > 1 {
+			sum := sha256.Sum256([]byte("midspan sticky set\x00" + key))
+			names[key] += "-" + hex.EncodeToString(sum[:4])
+		}
+	}
+	return names[key]
 }
 
 // cookieValue stands for a server in the sticky cookie. It is the same on every

@@ -111,9 +111,9 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 	if x.url = urlOf(string(x.target.appendPath(nil, x.Path))); x.url == nil {
 		return h1.ErrTarget
 	}
-	if x.rules.Sticky != "" {
+	if x.target.cookie != "" {
 		for _, field := range r.Header["Cookie"] {
-			if s := x.rules.servers[cookieIn(field, x.rules.Sticky)]; s != "" {
+			if s := x.rules.servers[cookieIn(field, x.target.cookie)]; s != "" {
 				x.cookie = s
 				break
 			}
@@ -251,8 +251,8 @@ func modifyResponse(r *http.Response) error {
 	for _, f := range x.rules.SetResponse {
 		r.Header.Set(f.Name.V, f.Value.V)
 	}
-	if x.rules.Sticky != "" && x.cookie != x.Server {
-		r.Header.Add("Set-Cookie", string(appendSticky(nil, x.rules, x.Server, x.From.TLS)))
+	if x.target.cookie != "" && x.cookie != x.Server {
+		r.Header.Add("Set-Cookie", string(appendSticky(nil, x.rules, x.target.cookie, x.Server, x.From.TLS)))
 	}
 	return nil
 }
