@@ -42,6 +42,8 @@ type collector struct {
 
 	routeInfo, routeConnections, routeAccepted, routeBytes, routeEnded, routeUp, routeListening *prometheus.Desc
 
+	httpRequests, httpResponse *prometheus.Desc
+
 	consumerConnections, consumerAccepted, consumerRefused, consumerBytes *prometheus.Desc
 
 	endpointUp, endpointConnections, endpointConnects, endpointWarm, endpointPorts, endpointMaxPorts *prometheus.Desc
@@ -86,6 +88,9 @@ func newCollector(read func() snapshot) *collector {
 	c.routeEnded = d("route_ended_total", "Connections that ended, by why; rare reasons only once they have come.", "route", "reason")
 	c.routeUp = d("route_up", "Whether a new connection has a server to go to.", "route")
 	c.routeListening = d("route_listening", "Whether every listener of the route is open.", "route")
+
+	c.httpRequests = d("http_requests_total", "Requests of mode http that ended, by the status that the client got; none: it got none.", "route", "code")
+	c.httpResponse = d("http_response_seconds", "How long servers took from the end of a request's head to that of the answer's.", "route")
 
 	c.consumerConnections = d("consumer_connections", "Live connections of the consumer, over all routes.", "consumer")
 	c.consumerAccepted = d("consumer_accepted_total", "Connections of the consumer that were let in.", "consumer")
@@ -201,6 +206,9 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 			to.counter(c.routeEnded, n, r.Name, string(reason))
 		}
 	}
+	if r.HTTP != nil {
+		c.requests(to, r.Name, r.HTTP)
+	}
 	if r.Removed {
 		return
 	}
@@ -220,6 +228,21 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 		to.counter(c.endpointConnects, e.Connects, append(labels, "success")...)
 		to.counter(c.endpointConnects, e.Failures, append(labels, "failure")...)
 	}
+}
+
+// requests shows those of a route of mode http.
+func (c *collector) requests(to sink, route string, h *engine.HTTPStatus) {
+	for code, n := range h.Requests {
+		to.counter(c.httpRequests, n, route, code)
+	}
+	upTo, total := map[float64]uint64{}, uint64(0)
+	for i, n := range h.Waits {
+		total += n
+		if i < len(engine.HTTPWaits) {
+			upTo[engine.HTTPWaits[i].Seconds()] = total
+		}
+	}
+	to <- prometheus.MustNewConstHistogram(c.httpResponse, total, h.Waited.Seconds(), upTo, route)
 }
 
 // planned shows what the plan in force says, and the checks of its endpoints.

@@ -61,6 +61,7 @@ func fixed() snapshot {
 							Active: 7, Accepted: 100, BytesUp: 1e12, BytesDown: 2e12,
 							Ended: map[engine.Reason]uint64{engine.ClosedByClient: 90, engine.ResetByServer: 3, engine.RateLimit: 2, engine.Probe: 5},
 						},
+						HTTP: &engine.HTTPStatus{Requests: map[string]uint64{"200": 80, "404": 2, "none": 1}, Waits: [14]uint64{0: 70, 3: 9, 13: 1}, Waited: 21500 * time.Millisecond},
 						Endpoints: []engine.EndpointStatus{
 							{Server: "web1:80", Addr: netip.AddrPortFrom(a1, 80), Up: true, Active: 7, Connects: 93, Failures: 1, Ports: 70, MaxPorts: 64512},
 							{Server: "web1:80", Addr: netip.AddrPortFrom(a2, 80), Failures: 4},

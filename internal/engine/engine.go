@@ -108,6 +108,29 @@ type RouteStatus struct {
 	Listening []string         `json:"listening"`
 	Counters  Counters         `json:"counters"`
 	Endpoints []EndpointStatus `json:"endpoints"`
+	HTTP      *HTTPStatus      `json:"http,omitempty"` // mode http; else nil
+}
+
+// HTTPStatus counts the requests of a route of mode http.
+type HTTPStatus struct {
+	Requests map[string]uint64 `json:"requests"` // that ended, by the status that the client got
+	// Waits are those that a server answered, by how long that took (see HTTP.Wait):
+	// up to HTTPWaits[i], and above the last of them. Waited is that in all.
+	Waits  [len(HTTPWaits) + 1]uint64 `json:"waits"`
+	Waited time.Duration              `json:"waited_ns"`
+}
+
+// Requests without an answer, and with one that has no status from 100 to 599.
+const (
+	NoStatus    = "none"
+	OtherStatus = "other"
+)
+
+// HTTPWaits are the bounds by which waits are counted: what a service in the same
+// network needs, up to what a person does not wait for.
+var HTTPWaits = [...]time.Duration{
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
 }
 
 // Counters of a route. Up is from client to server.

@@ -27,7 +27,8 @@ type route struct {
 
 	mu        sync.Mutex
 	endpoints map[endpointKey]*endpoint
-	web       *proxy // mode http; nil: none yet
+	web       *proxy         // mode http; nil: none yet
+	requests  []httpCounters // one a loop; nil: it has never been of mode http
 	ends      map[target]*webEndpoint
 	loads     map[string]*atomic.Int64  // connections by server
 	turns     map[string]*atomic.Uint64 // of the balancing of each group, by Match
@@ -197,6 +198,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 		Name: r.name, Removed: r.removed.Load(), Listening: []string{},
 		Counters:  engine.Counters{Active: int(r.active.Load()), Ended: map[engine.Reason]uint64{}},
 		Endpoints: []engine.EndpointStatus{},
+		HTTP:      httpStatus(r.requests),
 	}
 	slices.SortFunc(listening, address.compare)
 	for _, a := range listening {

@@ -61,6 +61,9 @@ func (r *route) setWeb(set *settings, up []choice) {
 		r.retireWeb()
 		return
 	}
+	if r.requests == nil {
+		r.requests = make([]httpCounters, len(r.shards))
+	}
 	ends := map[target]*webEndpoint{}
 	set.ends = map[*endpoint]*webEndpoint{}
 	for i := range up {
@@ -140,9 +143,10 @@ var reasonOf = map[web.Reason]reason{
 	web.ClientClosed: closedByClient, web.ClientReset: resetByClient, web.Aborted: stopped, web.Tunnelled: closedByClient,
 }
 
-// recordRequest reports a request that is over.
+// recordRequest counts and reports a request that is over.
 func recordRequest(x *web.Exchange) {
 	s := x.From.Data.(*session)
+	s.p.route().requests[s.l.id].count(x.Status, x.Wait)
 	if !s.l.wants(true) {
 		return
 	}

@@ -99,8 +99,41 @@ func TestHTTPRequests(t *testing.T) {
 	if st.Counters.Accepted != 1 || st.Counters.Ended[engine.ClosedByClient] != 1 || st.Endpoints[0].Connects != 1 || st.Endpoints[1].Connects != 1 {
 		t.Errorf("%+v", st)
 	}
+	h := st.HTTP
+	if h == nil || len(h.Requests) != 1 || h.Requests["200"] != 6 || h.Waited <= 0 {
+		t.Fatalf("%+v", h)
+	}
+	waits := uint64(0)
+	for _, n := range h.Waits {
+		waits += n
+	}
+	if waits != 6 {
+		t.Errorf("%+v", h)
+	}
 	if n := len(s.records); n != 6 {
 		t.Errorf("%d records", n)
+	}
+}
+
+// TestHTTPCounters: there are no more series than statuses, and a wait falls in the
+// first class that holds it.
+func TestHTTPCounters(t *testing.T) {
+	all := make([]httpCounters, 2)
+	for i, status := range []int{200, 599, 600, 99, 999, 0, -1, 1, 200} {
+		all[i%2].count(status, 0)
+	}
+	for _, wait := range []time.Duration{1, time.Millisecond, time.Millisecond + 1, 10 * time.Second, time.Hour} {
+		all[0].count(100, wait)
+	}
+	h := httpStatus(all)
+	if got := fmt.Sprint(h.Requests); got != "map[100:5 200:2 599:1 none:1 other:5]" {
+		t.Error(got)
+	}
+	if got := fmt.Sprint(h.Waits, h.Waited); got != "[2 1 0 0 0 0 0 0 0 0 0 0 1 1] 1h0m10.002000002s" {
+		t.Error(got)
+	}
+	if httpStatus(nil) != nil {
+		t.Error("a route of another mode")
 	}
 }
 
