@@ -22,7 +22,7 @@ const maxStreams = 250
 // serveH2 has net/http serve the connection: one of HTTP/2, or one whose requests
 // go to servers over HTTP/2.
 func (c *conn) serveH2() (int, Reason) {
-	h := &handed{Conn: c.leg.Conn, strict: strict{c: c, max: c.p.rules.Load().MaxHeader + netHeader}, gone: make(chan struct{})}
+	h := &handed{Conn: c.leg.Conn, strict: strict{c: c, max: 2*c.p.rules.Load().MaxHeader + netHeader}, gone: make(chan struct{})}
 	if c.x != nil {
 		h.held = append(h.held, c.x.in...)
 		c.release()
@@ -90,7 +90,7 @@ func (c *conn) newServer() *netServer {
 		Protocols:                    new(http.Protocols),
 		ReadHeaderTimeout:            r.headerTimeout,
 		IdleTimeout:                  r.keepalive,
-		MaxHeaderBytes:               r.MaxHeader,
+		MaxHeaderBytes:               2 * r.MaxHeader, // see tooLarge
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     quiet,
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},

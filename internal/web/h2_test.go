@@ -511,3 +511,21 @@ func TestH2Strict(t *testing.T) {
 		}
 	}
 }
+
+// TestH2HeadTooLarge: a head above the limit gets an answer; one with a field of
+// more than twice the limit is the end of the connection, to which net/http has no
+// other way.
+func TestH2HeadTooLarge(t *testing.T) {
+	addr := serverOf(t, false, func(http.ResponseWriter, *http.Request) {})
+	r := route(addr)
+	r.HTTP.MaxHeader = 1 << 10
+	f := newFront(t, r, addr)
+	for size, want := range map[int]int{500: 200, 900: 200, 1024: 431, 2000: 431, 3000: 0, 40 << 10: 0} {
+		req, _ := http.NewRequest("GET", "http://"+f.addr, nil)
+		req.Header.Set("X-A", strings.Repeat("\\", size))
+		resp, err := clientOf(t, true).Do(req)
+		if want == 0 && err == nil || want > 0 && (err != nil || resp.StatusCode != want) {
+			t.Error(size, resp, err)
+		}
+	}
+}

@@ -106,6 +106,8 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 		return h1.ErrHost
 	case !h1.ValidTarget(x.Path) || path == "*" && r.Method != http.MethodOptions:
 		return h1.ErrTarget
+	case x.tooLarge(r):
+		return h1.ErrTooLarge
 	}
 	x.target = x.rules.match(x.Host, x.Path)
 	if x.url = urlOf(string(x.target.appendPath(nil, x.Path))); x.url == nil {
@@ -124,6 +126,20 @@ func (x *stream) prepare(r *http.Request) *h1.Error {
 		x.owned = x.owned || ofConnection([]byte(field))
 	}
 	return nil
+}
+
+// tooLarge tells whether the head is above the route's limit, counted as HTTP/1.1
+// would write it. To net/http the limit is twice that: it does not answer a field
+// above its own in HTTP/2, but ends the connection with all requests on it.
+func (x *stream) tooLarge(r *http.Request) bool {
+	const line, field = len("  HTTP/1.1\r\n\r\n"), len(": \r\n")
+	size := line + len(r.Method) + len(x.Path) + len("Host") + field + len(r.Host)
+	for n, values := range r.Header {
+		for _, v := range values {
+			size += len(n) + field + len(v)
+		}
+	}
+	return size > x.rules.MaxHeader
 }
 
 // urlOf is a URL that is written as exactly that path; nil: there is none. What
