@@ -231,9 +231,19 @@ func TestHTTPLog(t *testing.T) {
 		},
 		"the server takes too long": {
 			func(r *engine.Record) {
-				r.Reason, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = engine.LostServer, 504, 0, 0
+				r.Reason, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = engine.ResponseTimeout, 504, 0, 0
 			},
 			`fnt/srv1:8000 0/0/1/-1/5007 504 0 - - sH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"the server does not speak HTTP": {
+			func(r *engine.Record) {
+				r.Reason, r.HTTP.Status, r.HTTP.Wait, r.BytesDown = engine.BadResponse, 502, 0, 0
+			},
+			`fnt/srv1:8000 0/0/1/-1/5007 502 0 - - PH-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
+		},
+		"a bad chunk in the middle of the answer": {
+			func(r *engine.Record) { r.Reason = engine.BadResponse },
+			`fnt/srv1:8000 0/0/1/20/5007 200 212 - - PD-- 3/2/1/0/0 0/0 "GET /x?q=#221#22 HTTP/1.1"`,
 		},
 		"the request never was whole": {
 			func(r *engine.Record) {

@@ -88,8 +88,10 @@ func requestState(r *engine.Record) string {
 		return "C" + phase
 	case engine.ClosedByServer, engine.ResetByServer:
 		return "S" + phase
-	case engine.LostServer: // it took longer than response_timeout
+	case engine.ResponseTimeout:
 		return "s" + phase
+	case engine.BadResponse:
+		return "P" + phase
 	case engine.ServerDown:
 		return "D" + phase
 	}

@@ -42,6 +42,8 @@ var states = map[engine.Reason][2]string{
 	engine.NoServer:           {"SC"},       // what HAProxy says with <NOSRV>
 	engine.ServersFull:        {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once
 	engine.NoResources:        {"RC"},       // fds, memory or source ports ran out while connecting
+	engine.BadResponse:        {"PH"},       // HAProxy refuses it, too
+	engine.ResponseTimeout:    {"sH"},       // as `timeout server`
 	engine.IdleTimeout:        {"cD"},       // as `timeout client` strikes
 	engine.FinTimeout:         {"sD"},       // one side had finished and the other did not follow, mostly the server
 	engine.LostClient:         {"CD", "CC"}, // keepalive gave up: an error of the socket, to HAProxy too

@@ -226,14 +226,18 @@ const (
 	NoServer      Reason = "no server up"
 	ServersFull   Reason = "servers full"
 	NoResources   Reason = "out of resources" // fds, ports or memory on this machine
-	IdleTimeout   Reason = "idle timeout"
-	FinTimeout    Reason = "fin timeout"
-	LostClient    Reason = "client lost" // keepalive or user timeout
-	LostServer    Reason = "server lost"
-	ServerDown    Reason = "server down" // and the route says on_down: cut
-	Killed        Reason = "killed"
-	Stopped       Reason = "daemon stopped"
-	Fault         Reason = "fault in midspan"
+	// These two are of requests, in mode http.
+	BadResponse     Reason = "bad response"     // what the server sent is not HTTP, or not safe to pass on
+	ResponseTimeout Reason = "response timeout" // the server's head did not come in time
+
+	IdleTimeout Reason = "idle timeout"
+	FinTimeout  Reason = "fin timeout"
+	LostClient  Reason = "client lost" // keepalive or user timeout
+	LostServer  Reason = "server lost"
+	ServerDown  Reason = "server down" // and the route says on_down: cut
+	Killed      Reason = "killed"
+	Stopped     Reason = "daemon stopped"
+	Fault       Reason = "fault in midspan"
 )
 
 // Reasons are all of them, in a fixed order.
@@ -241,7 +245,7 @@ var Reasons = []Reason{
 	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed,
 	Probe, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit,
 	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest, ConnectFailed, NoServer, ServersFull,
-	NoResources, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
+	NoResources, BadResponse, ResponseTimeout, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 
 // Record is one line of the access log. A start record (End is zero) is made

@@ -11,7 +11,9 @@ import (
 // refuse answers a head that is no request, and records it.
 func (c *conn) refuse(status int, err error, why Reason) {
 	x := c.x
-	x.Start = time.Now()
+	if x.Start.IsZero() { // it came whole
+		x.Start = time.Now()
+	}
 	x.From, x.Protocol = c.from, "HTTP/1.1"
 	x.Reason, x.Err, x.closing = why, err, true
 	x.req.Method, x.req.Body, x.req.Old = nil, h1.None, false

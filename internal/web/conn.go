@@ -197,7 +197,8 @@ func (c *conn) readHead() (end int, err error) {
 			if c.requests > 0 {
 				c.begun()
 			}
-			c.setDeadline(time.Now().Add(r.headerTimeout))
+			c.x.Start = time.Now() // for as long as there is no more than a part
+			c.setDeadline(c.x.Start.Add(r.headerTimeout))
 		}
 		if err := c.readMore(); err != nil {
 			return 0, err

@@ -290,7 +290,7 @@ func TestTimeouts(t *testing.T) {
 		if d := time.Since(start); !strings.HasPrefix(head, "HTTP/1.1 408 Request Timeout\r\n") || d < 100*time.Millisecond || d > 5*time.Second {
 			t.Error(head, d)
 		}
-		if x := f.recorded(1)[0]; x.Reason != HeadTimeout || x.Status != 408 {
+		if x := f.recorded(1)[0]; x.Reason != HeadTimeout || x.Status != 408 || x.Duration < 140*time.Millisecond {
 			t.Errorf("%+v", x)
 		}
 	})

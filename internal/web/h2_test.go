@@ -170,7 +170,7 @@ func TestH2Failures(t *testing.T) {
 			{"/", "a", 200, "ok", Done, 1},
 			{"/hang", "a", 504, "504 Gateway Timeout: response timeout\n", Timeout, 0},
 			{"/cut", "a", 200, "part of it", ServerReset, 1},
-			{"/", "none", 404, "404 Not Found: no servers for it\n", NoRoute, 0},
+			{"/", "none", 404, "404 Not Found: no servers for this host and path\n", NoRoute, 0},
 		} {
 			req, _ := http.NewRequest("GET", "http://"+f.addr+x.path, nil)
 			req.Host = x.host

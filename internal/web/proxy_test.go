@@ -276,13 +276,13 @@ func TestNoRoute(t *testing.T) {
 	r.Default, r.Groups = nil, []plan.Group{{Match: "a", Servers: []int{0}}}
 	f := newFront(t, r, addr)
 	w := f.dial()
-	if head, body := w.roundTrip("GET / HTTP/1.1\r\nHost: b\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 404 Not Found\r\n") || body != "404 Not Found: no servers for it\n" {
+	if head, body := w.roundTrip("GET / HTTP/1.1\r\nHost: b\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 404 Not Found\r\n") || body != "404 Not Found: no servers for this host and path\n" {
 		t.Error(head, body)
 	}
 	if head, _ := w.roundTrip("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 200 OK\r\n") {
 		t.Error(head)
 	}
-	if head, _ := w.roundTrip("HEAD / HTTP/1.1\r\nHost: b\r\n\r\n"); !strings.Contains(head, "Content-Length: 33\r\n") {
+	if head, _ := w.roundTrip("HEAD / HTTP/1.1\r\nHost: b\r\n\r\n"); !strings.Contains(head, "Content-Length: 49\r\n") {
 		t.Error(head)
 	}
 	if x := f.recorded(3); x[0].Reason != NoRoute || x[0].Status != 404 || x[1].Status != 200 || x[1].Server != "s0" {

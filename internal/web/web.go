@@ -81,20 +81,20 @@ type Reason string
 
 // The reasons.
 const (
-	Done          Reason = ""                   // the whole response was sent
-	BadRequest    Reason = "bad request"        // refused; Err says why
-	HeadTimeout   Reason = "header timeout"     // the request's head was not complete in time
-	NoRoute       Reason = "no servers for it"  // neither the host nor the route has any
-	NoServer      Reason = "no server up"       // Pick had none
-	ConnectFailed Reason = "connect failed"     // to all that could be tried
-	BadResponse   Reason = "bad response"       // what the server sent is not HTTP, or not safe to pass on
-	ServerClosed  Reason = "closed by server"   // before the response was complete
-	ServerReset   Reason = "reset by server"    // likewise
-	Timeout       Reason = "response timeout"   // no head in time
-	ClientClosed  Reason = "closed by client"   // before its request was complete
-	ClientReset   Reason = "reset by client"    // or it could not be written to
-	Aborted       Reason = "killed or stopped"  // by the caller
-	Tunnelled     Reason = "upgraded and ended" // a tunnel that both sides have closed
+	Done          Reason = ""                                  // the whole response was sent
+	BadRequest    Reason = "bad request"                       // refused; Err says why
+	HeadTimeout   Reason = "header timeout"                    // the request's head was not complete in time
+	NoRoute       Reason = "no servers for this host and path" // nor has the route any
+	NoServer      Reason = "no server up"                      // Pick had none
+	ConnectFailed Reason = "connect failed"                    // to all that could be tried
+	BadResponse   Reason = "bad response"                      // what the server sent is not HTTP, or not safe to pass on
+	ServerClosed  Reason = "closed by server"                  // before the response was complete
+	ServerReset   Reason = "reset by server"                   // likewise
+	Timeout       Reason = "response timeout"                  // no head in time
+	ClientClosed  Reason = "closed by client"                  // before its request was complete
+	ClientReset   Reason = "reset by client"                   // or it could not be written to
+	Aborted       Reason = "killed or stopped"                 // by the caller
+	Tunnelled     Reason = "upgraded and ended"                // a tunnel that both sides have closed
 )
 
 // Exchange is a request and what became of it. It and all that it points to
@@ -110,7 +110,7 @@ type Exchange struct {
 	Server   string         // "": none was chosen
 	Endpoint netip.AddrPort // of it
 
-	Start    time.Time     // when the head was there
+	Start    time.Time     // when the head was there; of one that never was, when its first part was
 	Connect  time.Duration // how long connecting took; 0: the connection was there
 	Wait     time.Duration // from Start to the head of the response; 0: none came
 	Duration time.Duration // from Start to the end

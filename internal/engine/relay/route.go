@@ -262,6 +262,8 @@ const (
 	noServer
 	serversFull
 	noResources
+	badResponse
+	responseTimeout
 	idleTimeout
 	finTimeout
 	lostClient
@@ -281,6 +283,7 @@ var reasons = [numReasons]engine.Reason{
 	rateLimit: engine.RateLimit, routeLimit: engine.RouteLimit, sourceLimit: engine.SourceLimit,
 	noServerName: engine.NoServerName, unknownServerName: engine.UnknownServerName, notTLS: engine.NotTLS, tlsFailed: engine.TLSFailed, badRequest: engine.BadRequest,
 	connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
+	badResponse: engine.BadResponse, responseTimeout: engine.ResponseTimeout,
 	idleTimeout: engine.IdleTimeout, finTimeout: engine.FinTimeout, lostClient: engine.LostClient, lostServer: engine.LostServer,
 	serverDown: engine.ServerDown, killed: engine.Killed, stopped: engine.Stopped, fault: engine.Fault,
 }

@@ -139,7 +139,7 @@ func (s *session) serveHTTP() {
 var reasonOf = map[web.Reason]reason{
 	web.Done: closedByServer, web.BadRequest: badRequest, web.HeadTimeout: openingTimeout,
 	web.NoRoute: unknownServerName, web.NoServer: noServer, web.ConnectFailed: connectFailed,
-	web.BadResponse: closedByServer, web.ServerClosed: closedByServer, web.ServerReset: resetByServer, web.Timeout: lostServer,
+	web.BadResponse: badResponse, web.ServerClosed: closedByServer, web.ServerReset: resetByServer, web.Timeout: responseTimeout,
 	web.ClientClosed: closedByClient, web.ClientReset: resetByClient, web.Aborted: stopped, web.Tunnelled: closedByClient,
 }
 

@@ -210,6 +210,36 @@ func TestHTTPFollowsPlan(t *testing.T) {
 	}
 }
 
+// TestHTTPBadServer: a server that does not speak HTTP, and one that says nothing,
+// are told apart in the log.
+func TestHTTPBadServer(t *testing.T) {
+	for says, want := range map[string]engine.Reason{"SSH-2.0-OpenSSH_9.2\r\n\r\n": engine.BadResponse, "": engine.ResponseTimeout} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Read(make([]byte, 1000))
+				_, _ = io.WriteString(c, says)
+				_, _ = io.Copy(io.Discard, c)
+				c.Close()
+			}
+		}()
+		s := newTheatre(t, l.Addr().String(), "mode: http, http: {response_timeout: 1s}")
+		got := get(t, httpClientOf(t, nil), "http://"+s.addr+"/")
+		status := map[engine.Reason]int{engine.BadResponse: 502, engine.ResponseTimeout: 504}[want]
+		if r := s.end(1); r.Reason != want || r.HTTP.Status != status || !strings.HasPrefix(got, fmt.Sprint(status)) {
+			t.Errorf("%q: %q, %+v, %+v", says, got, r, r.HTTP)
+		}
+	}
+}
+
 // TestHTTPFails: a server that cannot be reached is passed by, and the client
 // told when none is left.
 func TestHTTPFails(t *testing.T) {
