@@ -225,6 +225,9 @@ func TestTLSReset(t *testing.T) {
 			if !byClient {
 				one, other, want = other, one, engine.ResetByServer
 			}
+			// A server that resets before our connect is known to have worked is
+			// one that could not be reached.
+			eventually(t, "it is open", func() bool { c := s.Conns(); return len(c) == 1 && c[0].State == "open" })
 			if err := one.raw.SetLinger(0); err != nil {
 				t.Fatal(err)
 			}
