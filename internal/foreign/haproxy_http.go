@@ -116,6 +116,7 @@ func (v *view) header(r *config.Route, p *proxy, s *stmt) {
 		return
 	}
 	if v.carry(s); !holds {
+		v.plainScheme(r, s)
 		return
 	}
 	in, name := &r.HTTP.RequestHeaders, s.arg(2)
@@ -146,6 +147,21 @@ func (v *view) header(r *config.Route, p *proxy, s *stmt) {
 		} else if s.arg(1) == "add-header" {
 			v.note(s, "%s: what was there of that name goes in midspan", s)
 		}
+	}
+}
+
+// plainScheme says http in X-Forwarded-Proto, where a line that is for clients with
+// TLS only says https: with `forwarded: append` what others claim in it would
+// reach the servers.
+func (v *view) plainScheme(r *config.Route, s *stmt) {
+	h := &r.HTTP.RequestHeaders
+	is := func(name string) bool { return strings.EqualFold(name, "x-forwarded-proto") }
+	if v.tls || s.arg(0) != "http-request" || s.arg(1) != "set-header" || !is(s.arg(2)) || s.arg(3) != "https" || r.HTTP.Forwarded.V != "append" ||
+		slices.ContainsFunc(h.Set, func(x config.Header) bool { return is(x.Name.V) }) {
+		return
+	}
+	if setHeader(h, s.arg(2), "http", s.pos) == "" {
+		v.note(s, "%s: where clients speak no TLS midspan says http in it; HAProxy passes on what they claim", s)
 	}
 }
 

@@ -20,6 +20,7 @@ type nginxSettings struct {
 	dryRun                               bool
 	maxHello                             config.Field[config.Size]
 	source                               config.Field[netip.Addr] // proxy_bind
+	tries                                config.Field[int]        // proxy_next_upstream_tries
 	realHeader                           string                   // http: real_ip_header
 	tls                                  nginxTLS
 	up                                   nginxProxySSL
@@ -71,6 +72,12 @@ func (x *nginx) setting(c *nginxSettings, n *node) bool {
 		// On is midspan's default; off is too, since it is only nginx's word
 		// for the kernel's.
 		x.carry(n.stmt)
+	case name == "proxy_next_upstream_tries" && len(n.words) == 2:
+		x.carry(n.stmt)
+		c.tries = config.Field[int]{}
+		if v, ok := x.serverNumber(n, n.words[1], n.arg(1), 0, 64); ok && v > 0 { // 0 is no limit
+			c.tries = config.At(v, n.pos)
+		}
 	case name == "proxy_next_upstream" && n.arg(1) == "off":
 		x.lost(n.stmt, whyNext)
 	case name == "proxy_bind":
@@ -167,7 +174,7 @@ func nginxSize(s string) (config.Size, bool) {
 
 // settings are c as a route has them.
 func (x *nginx) settings(c nginxSettings) config.Settings {
-	s := config.Settings{Keepalive: c.keepalive}
+	s := config.Settings{Keepalive: c.keepalive, Tries: c.tries}
 	if c.source.Set() {
 		s.Source = append(s.Source, c.source)
 	}

@@ -190,7 +190,7 @@ func (x *nginx) datagrams(n *node, r config.Route) bool {
 		return false
 	}
 	// A connect, a check and a keepalive are TCP's.
-	r.ConnectTimeout, r.Keepalive, r.Check = config.Field[time.Duration]{}, config.Keepalive{}, config.Check{}
+	r.ConnectTimeout, r.Tries, r.Keepalive, r.Check = config.Field[time.Duration]{}, config.Field[int]{}, config.Keepalive{}, config.Check{}
 	if r.SendProxy.Set() || r.UpstreamTLS.On.V || r.SlowStart.Set() || r.PerSource != (config.Limits{}) || r.MaxConnections.Set() || sni {
 		x.note(n.stmt, "`listen … udp`: what is for connections (`proxy_protocol`, `proxy_ssl`, `ssl_preread`, `slow_start`, `limit_conn`) is not carried over")
 	}

@@ -12,6 +12,7 @@ type nginxTLS struct {
 	certs, keys       inherited
 	clientCA, trusted config.Field[string]
 	verify            config.Field[string]
+	tickets           config.Field[bool]
 	protocols         *node
 	alpn              *node
 	own               []*node // of the block itself
@@ -21,6 +22,7 @@ type nginxTLS struct {
 // nginxProxySSL is what proxy_ssl_… directives say of servers.
 type nginxProxySSL struct {
 	on, verify, serverName config.Field[bool]
+	reuse                  config.Field[bool]
 	name, ca, cert, key    config.Field[string]
 	protocols              *node
 	own                    []*node // of the block itself
@@ -34,7 +36,7 @@ func (x *nginx) tlsSetting(c *nginxSettings, n *node) bool {
 		"proxy_ssl_trusted_certificate": &c.up.ca, "proxy_ssl_certificate": &c.up.cert, "proxy_ssl_certificate_key": &c.up.key,
 	}
 	words := map[string]*config.Field[string]{"ssl_verify_client": &c.tls.verify, "proxy_ssl_name": &c.up.name}
-	switches := map[string]*config.Field[bool]{"proxy_ssl": &c.up.on, "proxy_ssl_verify": &c.up.verify, "proxy_ssl_server_name": &c.up.serverName}
+	switches := map[string]*config.Field[bool]{"proxy_ssl": &c.up.on, "proxy_ssl_verify": &c.up.verify, "proxy_ssl_server_name": &c.up.serverName, "proxy_ssl_session_reuse": &c.up.reuse, "ssl_session_tickets": &c.tls.tickets}
 	nodes := map[string]**node{"ssl_protocols": &c.tls.protocols, "proxy_ssl_protocols": &c.up.protocols, "ssl_alpn": &c.tls.alpn, "ssl_password_file": &c.tls.password, "ssl_reject_handshake": &c.tls.reject}
 	switch {
 	case files[name] != nil && len(n.words) == 2:
@@ -108,6 +110,9 @@ func (x *nginx) clientTLS(cs ...nginxSettings) (t config.TLS, why string) {
 		x.lost(c.password.stmt, "midspan reads keys without a password; decrypt them")
 	}
 	t.Min = x.oldest(c.protocols)
+	if c.tickets.Set() && !c.tickets.V {
+		t.Resume = c.tickets
+	}
 	if c.alpn != nil {
 		for _, w := range c.alpn.words[1:] {
 			if plainText(w.text) {
@@ -210,6 +215,9 @@ func (x *nginx) serverTLS(up nginxProxySSL, on bool, upstream, name string, pos 
 		t.CA = up.ca
 	}
 	t.Cert, t.Key, t.Min = up.cert, up.key, x.oldest(up.protocols)
+	if up.reuse.Set() && !up.reuse.V {
+		t.Resume = up.reuse
+	}
 	if !t.Cert.Set() || t.Key.V == t.Cert.V {
 		t.Key = config.Field[string]{}
 	}

@@ -46,6 +46,8 @@ func webCases() map[string]cases {
 			{"http-request set-header X-Forwarded-Host %[req.hdr(host)]\noption forwardfor", "`http-request set-header X-Forwarded-Host %[req.hdr(host)]` is not carried over: with `forwarded: append`", ""},
 			{"http-request set-header X-Forwarded-Proto http if !{ ssl_fc }", "", "          X-Forwarded-Proto: http\n"},
 			{"http-request set-header X-Forwarded-Proto https if { ssl_fc }", "", "      forwarded: off\n"},
+			{"option forwardfor\nhttp-request set-header X-Forwarded-Proto https if { ssl_fc }", "", "      forwarded: append\n      request_headers:\n        set:\n          X-Forwarded-Proto: http\n"},
+			{"http-request set-header X-Forwarded-Proto https if { ssl_fc }\noption forwardfor", "`http-request set-header X-Forwarded-Proto https if { ssl_fc }`: where clients speak no TLS midspan says http", "          X-Forwarded-Proto: http\n"},
 			{"http-request set-header X-A b if { path_beg /x }", "`http-request set-header X-A b if { path_beg /x }` is not carried over: midspan changes headers of every request", ""},
 			{"http-request set-var(txn.x) src", "`http-request set-var(txn.x) src` is not carried over: `mode: http` has nothing of the kind", ""},
 			{"http-request deny unless { src 10.0.0.0/8 }", "`http-request deny unless { src 10.0.0.0/8 }` is carried over as `allow`", "    allow: 10.0.0.0/8\n"},
