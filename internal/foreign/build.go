@@ -90,17 +90,17 @@ func (b *builder) start() config.Pos { return config.Pos{File: b.name, Line: 1, 
 // route adds r under a name close to r.Name, less what cannot stay. It tells
 // whether anything is left of it.
 func (b *builder) route(r config.Route) bool {
-	pos := r.Name.Pos
+	pos, name := r.Name.Pos, printable(r.Name.V)
 	r.Name.V = b.unique(r)
 	r.Comment = printable(r.Comment)
 	at := b.of(&r)
 	r.Listen = b.listen(&r, at)
 	if len(r.Listen) == 0 {
-		b.notes.Addf(pos, "no route is made of this: no listen address is left to it")
+		b.notes.Addf(pos, "%s is gone: no route is made of this, for no listen address is left to it", name)
 		return false
 	}
 	if b.servers(&r); !hasServers(&r) {
-		b.notes.Addf(pos, "no route is made of this: no server is left that a connection could go to")
+		b.notes.Addf(pos, "%s is gone: no route is made of this, for no server is left that a connection could go to", name)
 		return false
 	}
 	b.names[r.Name.V] = 1

@@ -109,7 +109,7 @@ func (h *haproxy) unused(sections []*section) {
 		switch {
 		case h.proxies[sec] != nil:
 		case sec.kind == "backend":
-			h.noteBlock(sec.head, sec.body, isGone+"no route comes to it by `default_backend` or by an unconditional `use_backend`")
+			h.noteBlock(sec.head, sec.body, isGone+"no route comes to it")
 		case sec.kind == "defaults":
 			h.noteBlock(sec.head, sec.body, isGone+"no route uses it")
 		}

@@ -308,7 +308,7 @@ var httpRules = map[string]rule{
 	"http-after-response":           gone("midspan's own answers are short and have no headers to change"),
 	"cookie":                        {do: (*haproxy).setCookie, least: 1, side: backSide},
 	"option forwardfor":             {do: (*haproxy).setForwardfor},
-	"option httplog":                none("the json log has a record for each request"),
+	"option httplog":                none("the json log has a record for each request, and `log: tcplog` a line in HAProxy's HTTP format"),
 	"option httpslog":               none("the json log has a record for each request"),
 	"timeout http-request":          {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.request }), least: 2, side: frontSide},
 	"timeout http-keep-alive":       {do: timeout(func(t *timeouts) *config.Field[time.Duration] { return &t.keepAlive }), least: 2, side: frontSide},

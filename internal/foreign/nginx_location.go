@@ -126,6 +126,9 @@ func (x *nginx) location(s *httpServer, n *node) *httpLocation {
 		return nil
 	}
 	x.carry(pass.stmt)
+	if len(prefix) > 1 && strings.HasSuffix(prefix, "/") {
+		x.note(n.stmt, "%s: nginx answers %s with a redirect (301) to it; midspan has no answers of its own, and sends that where the rest of the path leads", n, quote(strings.TrimSuffix(prefix, "/")))
+	}
 	if uri != "" && uri != prefix {
 		l.rewrite = config.At(uri, pass.pos)
 	}
@@ -241,7 +244,9 @@ func (x *nginx) requestHeaders(l *httpLocation, r *config.Route, ssl bool) {
 				h.Forwarded = config.At("replace", n.pos)
 			}
 		case "host":
-			host = n.arg(2)
+			if host = n.arg(2); host == "$host" {
+				x.note(n.stmt, "%s: midspan keeps the Host header as it came; nginx's $host has no port and is in lower case", n)
+			}
 		}
 	}
 	x.hostHeader(l, h, host)
@@ -376,8 +381,11 @@ type part struct {
 
 var parts = []part{
 	{"proxy_ssl", func(r *config.Route) config.Route { return config.Route{UpstreamTLS: r.UpstreamTLS} }},
+	{"the Host header", func(r *config.Route) config.Route {
+		return config.Route{HTTP: config.HTTP{Host: r.HTTP.Host}}
+	}},
 	{"headers", func(r *config.Route) config.Route {
-		h := config.HTTP{Host: r.HTTP.Host, Forwarded: r.HTTP.Forwarded, RequestHeaders: r.HTTP.RequestHeaders, ResponseHeaders: r.HTTP.ResponseHeaders}
+		h := config.HTTP{Forwarded: r.HTTP.Forwarded, RequestHeaders: r.HTTP.RequestHeaders, ResponseHeaders: r.HTTP.ResponseHeaders}
 		return config.Route{HTTP: h}
 	}},
 	{"timeouts", func(r *config.Route) config.Route {

@@ -13,6 +13,7 @@ const (
 	whyNoFiles      = isNone + "a route serves no files"
 	whyVariable     = isGone + "variables are not evaluated"
 	whyScript       = isGone + "midspan runs no scripts"
+	whyKept         = "midspan keeps connections to servers, all clients share them, and an idle one is closed after 30 s"
 	whyNginxTickets = isNone + "sessions, tickets and the time for a handshake are midspan's own"
 	whyNginxTLS     = isGone + "what TLS does beside certificates, names and versions is left to Go's crypto/tls"
 	whyRate         = isGone + "midspan does not limit rates"
@@ -126,6 +127,15 @@ var upstreamNotes = noteTable{names: map[string]string{
 	"session_log":        isGone + "midspan keeps no sessions",
 }}
 
+// webUpstreamNotes are those of an upstream in an http block, before upstreamNotes.
+var webUpstreamNotes = noteTable{names: map[string]string{
+	"keepalive":          isNone + whyKept,
+	"keepalive_timeout":  isNone + whyKept,
+	"keepalive_requests": isNone + whyKept,
+	"keepalive_time":     isNone + whyKept,
+	"ntlm":               isNone + "a connection to a server stays with a client that authenticates by NTLM or Negotiate",
+}}
+
 var httpNotes = noteTable{names: map[string]string{
 	"access_log":                    whyNginxLog,
 	"error_log":                     whyNginxLog,
@@ -152,7 +162,7 @@ var httpNotes = noteTable{names: map[string]string{
 	"proxy_buffer_size":             whyNginxTune,
 	"proxy_busy_buffers_size":       whyNginxTune,
 	"proxy_request_buffering":       whyNginxTune,
-	"proxy_http_version":            isNone + "bytes are forwarded as they are",
+	"proxy_http_version":            isNone + "midspan speaks HTTP/1.1 with servers (`http: { protocol: h2 }`: HTTP/2)",
 	"default_type":                  whyNoFiles,
 	"charset":                       whyNginxHTTP,
 	"error_page":                    whyNginxHTTP,

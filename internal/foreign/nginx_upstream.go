@@ -67,6 +67,10 @@ func (x *nginx) read(u *upstream) {
 			u.balance = config.At("leastconn", n.pos)
 			x.note(n.stmt, "%s is carried over as `balance: leastconn`, the nearest that midspan has", n)
 		default:
+			if why, web := webUpstreamNotes.find(n.name()); web && u.port != "" {
+				x.because(n.stmt, n.pos, n.String(), why)
+				continue
+			}
 			x.noteBy(upstreamNotes, n)
 		}
 	}

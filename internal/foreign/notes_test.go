@@ -111,7 +111,7 @@ func TestTexts(t *testing.T) {
 			check(name, p.note)
 		}
 	}
-	for _, table := range []noteTable{mainNotes, streamNotes, upstreamNotes, httpNotes} {
+	for _, table := range []noteTable{mainNotes, streamNotes, upstreamNotes, webUpstreamNotes, httpNotes} {
 		for name, note := range table.names {
 			check(name, note)
 		}

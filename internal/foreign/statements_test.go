@@ -86,6 +86,7 @@ func otherStatements() map[string]cases {
 			{"http-check send meth GET uri /up", "`http-check send meth GET uri /up` has no counterpart and needs none: without `option httpchk`", ""},
 			{"tcp-check send PING", "`tcp-check send PING` has no counterpart and needs none: without `option tcp-check`", ""},
 			{"option mysql-check", "", "kind: mysql"},
+			{"option mysql-check user haproxy", "`option mysql-check user haproxy`: midspan's check logs in as `midspan`, without a password", "kind: mysql"},
 			{"option clitcpka", "", ""},
 			{"option tcpka", "", ""},
 			{"no option tcpka", "`no option tcpka` is not carried over: keepalive stays on", ""},
