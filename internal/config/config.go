@@ -115,8 +115,9 @@ type File struct {
 	MaxConnections Field[int]
 	Consumers      []Consumer // in the order of the file
 	Defaults       Settings
-	Routes         []Route // in the order of the file
-	RoutesPos      Pos     // of the key "routes"
+	Routes         []Route  // in the order of the file
+	RoutesPos      Pos      // of the key "routes"
+	BrokenRoutes   []string // names of those with problems, which are not in Routes
 }
 
 // OffOr is a value that can be switched off by the word "off".
@@ -210,6 +211,7 @@ type Consumer struct {
 	EndpointID []Field[string]       // AWS, GCP, Alibaba
 	From       []Field[netip.Prefix] // the client's address
 	Routes     []Field[string]       // none: all
+	Broken     bool                  // Parse found problems in it; what could be read is here
 	Limits
 }
 

@@ -267,3 +267,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLinkIDs: a link id may be written as the log has it, and names of what has
+// problems are kept for a look at the rest.
+func TestLinkIDs(t *testing.T) {
+	f, err := Parse("f", []byte("consumers: {a: {link_id: [azure:99, 7]}}\nroutes: {r: {listen: 1, to: h:1}}\n"))
+	if err != nil || len(f.Consumers[0].LinkID) != 2 || f.Consumers[0].LinkID[0].V != 99 || f.Consumers[0].Broken {
+		t.Errorf("%+v %v", f, err)
+	}
+	f, err = Parse("f", []byte("consumers: {a: {link_id: x, routes: s}}\nroutes: {r: {listen: 1, to: h:1}, s: {listen: 0, to: h:1}}\n"))
+	if err == nil || len(f.Consumers) != 1 || !f.Consumers[0].Broken || f.Consumers[0].Routes[0].V != "s" || len(f.BrokenRoutes) != 1 || f.BrokenRoutes[0] != "s" {
+		t.Errorf("%+v %v", f, err)
+	}
+}

@@ -222,6 +222,14 @@ func suggestKey(got string, keys []string) (hint, key string) {
 	return hint, key
 }
 
+// Closest is a question for the word of words that got may stand for, or "".
+func Closest(got string, words []string) string {
+	if hint := suggest(got, words); strings.HasPrefix(hint, "did you mean") {
+		return hint
+	}
+	return ""
+}
+
 // suggest proposes the word of words that got is closest to, or all of them.
 func suggest(got string, words []string) string {
 	best, bestDistance := "", 3

@@ -83,6 +83,8 @@ func routesKey() key[File] {
 				r := Route{Name: At(k.Value, d.pos(k))}
 				if route.decode(d, v, &r) {
 					f.Routes = append(f.Routes, r)
+				} else {
+					f.BrokenRoutes = append(f.BrokenRoutes, k.Value)
 				}
 			})
 		},

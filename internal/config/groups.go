@@ -3,6 +3,7 @@ package config
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -14,8 +15,25 @@ import (
 var (
 	kServer  = shorthand(kTarget, func(s *Server) *Field[Target] { return &s.Target }, serverKeys)
 	kServers = oneOrMore(kServer)
-	kLink    = unsigned("link id")
+	kLink    = linkID()
 )
+
+// linkID is a number, or what the log has of it (azure:99).
+func linkID() kind[uint32] {
+	k := unsigned("link id")
+	number := k.decode
+	k.schema = anyOf(k.schema, schema{"type": "string", "pattern": "^azure:[0-9]{1,10}$"})
+	k.decode = func(d *decoder, n *yaml.Node, v *uint32) bool {
+		if logged, is := strings.CutPrefix(n.Value, "azure:"); is && n.Kind == yaml.ScalarNode {
+			if id, err := strconv.ParseUint(logged, 10, 32); err == nil && len(logged) <= 10 {
+				*v = uint32(id)
+				return true
+			}
+		}
+		return number(d, n, v)
+	}
+	return k
+}
 
 // isServer tells whether a mapping is one server and not a set of groups. The
 // schema has the same rule.
@@ -94,7 +112,7 @@ var (
 			decode: func(d *decoder, n *yaml.Node, g *Group) { kServers.decode(d, n, &g.To) },
 			encode: func(g *Group) *yaml.Node { return kServers.encode(g.To) },
 		}),
-		field("rewrite", "What the servers get in place of this part of the path.", kPath, func(g *Group) *Field[string] { return &g.Rewrite }),
+		field("rewrite", "What the servers get in place of this part of the path.", kPrefix, func(g *Group) *Field[string] { return &g.Rewrite }),
 	}
 	kPathGroup = object(pathKeys)
 )
@@ -102,7 +120,7 @@ var (
 // hostsKey is `hosts`: servers by host, or by host and path.
 func hostsKey() key[Route] {
 	target := anyOf(kServers.schema, kPathGroup.schema)
-	paths := schema{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": kPath.schema["pattern"]}, "additionalProperties": target}
+	paths := schema{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": kPrefix.schema["pattern"]}, "additionalProperties": target}
 	return key[Route]{
 		name: "hosts",
 		doc:  "mode http: servers by the request's host: { NAME: HOST:PORT }, *.NAME for all names below it, or by host and path: { NAME: { /: HOST:PORT, /api/: HOST:PORT } }, of which the longest that fits is taken. What fits none goes to `to`.",
@@ -146,7 +164,7 @@ func hostGroups(d *decoder, host Field[string], n *yaml.Node) (groups []Group) {
 	}
 	d.mapping(n, func(k, v *yaml.Node) {
 		g := Group{Match: host}
-		if !kPath.decode(d, k, &g.Path.V) {
+		if !kPrefix.decode(d, k, &g.Path.V) {
 			return
 		}
 		g.Path.Pos = d.pos(k)
@@ -212,9 +230,8 @@ func consumersKey() key[File] {
 					d.addf(k, "consumer \"default\": that word stands for all others in `to`; choose another name")
 				}
 				c := Consumer{Name: At(k.Value, d.pos(k))}
-				if consumer.decode(d, v, &c) {
-					f.Consumers = append(f.Consumers, c)
-				}
+				c.Broken = !consumer.decode(d, v, &c)
+				f.Consumers = append(f.Consumers, c)
 			})
 		},
 		encode: func(f *File) *yaml.Node {

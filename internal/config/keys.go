@@ -41,13 +41,16 @@ var (
 	kAddr    = scalar("an IP address", ipPattern+`$`, parseAddr, netip.Addr.String)
 	kNet     = scalar("a network", ipPattern+`(/[0-9]{1,3})?$`, parseNetwork, netip.Prefix.String)
 	kDNS     = scalar("a DNS server's address", `^\[?[0-9a-fA-F.:]+(%[^\s]+)?\]?(:[0-9]+)?$`, ParseNameserver, Nameserver.String)
-	kPath    = path()
+	kPath    = path("/healthz")
+	kPrefix  = path("/api/")
 	kRate    = scalar("a rate (100/s)", `^[0-9]+/(s|m|h)$`, ParseRate, Rate.String)
 	kSize    = scalar("a size (32KiB)", `^[0-9]+(KiB|MiB)$`, ParseSize, Size.String)
 	kFile    = text("a path")
+	kCert    = certFile()
+	kCookie  = token("the name of a cookie")
 	kHost    = scalar("a host", hostPort, parseHost, func(s string) string { return s })
 	kName    = scalar("a name", `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`, parseWord, func(s string) string { return s })
-	kToken   = scalar("a header's name", `^[!#$%&'*+.^_|~0-9A-Za-z`+"`"+`-]+$`, parseToken, func(s string) string { return s })
+	kToken   = token("a header's name")
 )
 
 var fileKeys = []key[File]{
@@ -154,7 +157,7 @@ var sniKeys = []key[SNI]{
 }
 
 var tlsKeys = []key[TLS]{
-	list("cert", "Files (PEM) of certificates with their chain; the one for the name that the client asks for is shown, else the first.", kFile, func(t *TLS) *[]Field[string] { return &t.Cert }),
+	list("cert", "Files (PEM) of certificates with their chain; the one for the name that the client asks for is shown, else the first.", kCert, func(t *TLS) *[]Field[string] { return &t.Cert }),
 	field("key", "The private key's file. Default: it is in the certificate's.", kFile, func(t *TLS) *Field[string] { return &t.Key }),
 	field("client_ca", "Certificates (PEM) of who signs the clients'.", kFile, func(t *TLS) *Field[string] { return &t.ClientCA }),
 	field("client_cert", "required or optional. Default, with client_ca: required.", enum("word", ClientCerts), func(t *TLS) *Field[string] { return &t.ClientCert }),
@@ -177,7 +180,7 @@ var httpKeys = []key[HTTP]{
 	field("protocol", "To servers: http1, or h2 (HTTP/2; where upstream_tls is off without TLS). Default: http1.", enum("protocol", HTTPProtocols), func(h *HTTP) *Field[string] { return &h.Protocol }),
 	field("host", "The Host header to servers: keep, server (its own host and port), or a host. Default: keep.", kHost, func(h *HTTP) *Field[string] { return &h.Host }),
 	field("forwarded", "X-Forwarded-For, -Proto and -Host. replace: what clients send in them is dropped. append: is added to. off: passed on as it is. Default: replace.", enum("word", Forwardeds), func(h *HTTP) *Field[string] { return &h.Forwarded }),
-	field("sticky", "The name of a cookie that keeps a client on its server. Default: none.", kToken, func(h *HTTP) *Field[string] { return &h.Sticky }),
+	field("sticky", "The name of a cookie that keeps a client on its server. Default: none.", kCookie, func(h *HTTP) *Field[string] { return &h.Sticky }),
 	field("header_timeout", "For the whole head of a request. Default: 10s.", kTimeout, func(h *HTTP) *Field[time.Duration] { return &h.HeaderTimeout }),
 	field("keepalive_timeout", "How long a client's connection may rest between requests. Default: 75s.", kTimeout, func(h *HTTP) *Field[time.Duration] { return &h.KeepaliveTimeout }),
 	field("response_timeout", "For the head of a server's response, for each try. Default: off.", offOr(kTimeout), func(h *HTTP) *Field[OffOr[time.Duration]] { return &h.ResponseTimeout }),
@@ -198,7 +201,7 @@ var routeKeys = append([]key[Route]{
 	toKey(),
 	hostsKey(),
 	embed("sni", "mode sni: clients that name no server.", object(sniKeys), func(r *Route) *SNI { return &r.SNI }),
-	embed("tls", "Speak TLS with clients.", listShorthand(kFile, func(t *TLS) *[]Field[string] { return &t.Cert }, tlsKeys), func(r *Route) *TLS { return &r.TLS }),
+	embed("tls", "Speak TLS with clients.", listShorthand(kCert, func(t *TLS) *[]Field[string] { return &t.Cert }, tlsKeys), func(r *Route) *TLS { return &r.TLS }),
 	embed("upstream_tls", "Speak TLS with servers.", onKind(func(t *UpstreamTLS) *Field[bool] { return &t.On }, upstreamTLSKeys), func(r *Route) *UpstreamTLS { return &r.UpstreamTLS }),
 	embed("http", "mode http.", object(httpKeys), func(r *Route) *HTTP { return &r.HTTP }),
 }, settingsKeys(func(r *Route) *Settings { return &r.Settings })...)

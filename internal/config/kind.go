@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -361,6 +362,9 @@ func orPort[T any](k kind[T]) kind[T] {
 func duration(lo, hi time.Duration) kind[time.Duration] {
 	return scalar("a duration (3s)", `^([0-9]+(ms|s|m|h))+$`, func(s string) (time.Duration, error) {
 		v, err := parseDuration(s)
+		if n, bad := strconv.Atoi(s); bad == nil && (time.Duration(n)*time.Second < lo || n > int(hi/time.Millisecond)) {
+			return 0, fmt.Errorf("duration %q is out of range and has no unit; write %s to %s", s, FormatDuration(lo), FormatDuration(hi))
+		}
 		if err == nil && (v < lo || v > hi) {
 			err = fmt.Errorf("%s is out of range; write %s to %s", s, FormatDuration(lo), FormatDuration(hi))
 		}
@@ -416,13 +420,33 @@ func text(what string) kind[string] {
 	}, func(s string) string { return s })
 }
 
-func path() kind[string] {
-	return scalar("a path (/healthz)", `^/[^\x00-\x20\x7f]*$`, func(s string) (string, error) {
+func path(example string) kind[string] {
+	return scalar("a path ("+example+")", `^/[^\x00-\x20\x7f]*$`, func(s string) (string, error) {
 		if !strings.HasPrefix(s, "/") || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return "", fmt.Errorf("%q is not a path; write /healthz", s)
+			return "", fmt.Errorf("%q is not a path; write %s", s, example)
 		}
 		return s, nil
 	}, func(s string) string { return s })
+}
+
+func token(what string) kind[string] {
+	return scalar(what, `^[!#$%&'*+.^_|~0-9A-Za-z`+"`"+`-]+$`, func(s string) (string, error) { return parseToken(what, s) }, func(s string) string { return s })
+}
+
+// certFile is the path of a file, and not a word that switches TLS.
+func certFile() kind[string] {
+	k := text("a path")
+	file, words := k.decode, []string{"on", "off", "yes", "no"}
+	k.schema = maps.Clone(k.schema)
+	k.schema["not"] = schema{"enum": toAny(words)}
+	k.decode = func(d *decoder, n *yaml.Node, v *string) bool {
+		if n.Kind == yaml.ScalarNode && slices.Contains(words, n.Value) {
+			d.addf(n, "%q is not a certificate's file; write tls: FILE, or leave `tls` out", n.Value)
+			return false
+		}
+		return file(d, n, v)
+	}
+	return k
 }
 
 func anyOf(ss ...schema) schema {

@@ -378,12 +378,12 @@ func parseWord(s string) (string, error) {
 	return s, nil
 }
 
-// parseToken reads a token of RFC 9110 section 5.6.2.
-func parseToken(s string) (string, error) {
+// parseToken reads a token of RFC 9110 section 5.6.2, which is the name of something.
+func parseToken(what, s string) (string, error) {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("!#$%&'*+-.^_`|~", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	}) {
-		return "", fmt.Errorf("%q is not a header's name; use letters, digits and dashes", clip(s))
+		return "", fmt.Errorf("%q is not %s; use letters, digits and dashes", clip(s), what)
 	}
 	return s, nil
 }

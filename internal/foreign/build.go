@@ -90,8 +90,9 @@ func (b *builder) start() config.Pos { return config.Pos{File: b.name, Line: 1, 
 // route adds r under a name close to r.Name, less what cannot stay. It tells
 // whether anything is left of it.
 func (b *builder) route(r config.Route) bool {
-	pos, name := r.Name.Pos, printable(r.Name.V)
+	pos := r.Name.Pos
 	r.Name.V = b.unique(r)
+	name := r.Name.V
 	r.Comment = printable(r.Comment)
 	at := b.of(&r)
 	r.Listen = b.listen(&r, at)

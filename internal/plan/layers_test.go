@@ -100,6 +100,9 @@ func TestLayersRefused(t *testing.T) {
 		"http keys":         {strings.Replace(route, "%", "http: {sticky: A}", 1), "`http` is for mode http"},
 		"hosts":             {strings.Replace(route, "%", "hosts: {a.b: 'h:1'}", 1), "`hosts` is for mode http"},
 		"http to names":     {"routes:\n  a: {mode: http, listen: 80, to: {a.b: 'h:1'}}\n", "mode http chooses servers by `hosts`"},
+		"like a consumer":   {"consumers: {finance: {from: 10.0.0.0/8}}\nroutes:\n  a: {listen: 80, to: {financ: 'h:1', default: 'h:2'}}\n", `there is no consumer "financ"; did you mean "finance"?`},
+		"like a route":      {"consumers: {c: {from: 10.0.0.0/8, routes: sqlservr}}\nroutes:\n  sqlserver: {listen: 80, to: 'h:1'}\n", `there is no route "sqlservr"; did you mean "sqlserver"?`},
+		"no servers for it": {"consumers: {c: {from: 10.0.0.0/8, routes: a}, d: {from: 11.0.0.0/8, routes: a}}\nroutes:\n  a: {listen: 80, to: {c: 'h:1'}}\n", `f.yaml:1:77: consumer "d": route "a" has no servers for it`},
 		"no consumer":       {"routes:\n  a: {listen: 80, to: {x: 'h:1'}}\n", `there is no consumer "x"; add it`},
 		"names without sni": {"routes:\n  a: {listen: 80, to: {x.y: 'h:1'}}\n", "write mode: sni"},
 		"twice":             {"routes:\n  a: {mode: sni, listen: 80, to: {X.y: 'h:1', x.y: 'h:2'}}\n", "x.y stands here again (first on line 2)"},
@@ -157,5 +160,25 @@ func TestWarmByDefault(t *testing.T) {
 		if got := p.Routes[0].Warm; got != want {
 			t.Errorf("%q: %d kept ready, want %d", more, got, want)
 		}
+	}
+}
+
+// TestNoFollowUps: a consumer or route that has a problem of its own is known by its
+// name, and what else is wrong is told beside it.
+func TestNoFollowUps(t *testing.T) {
+	f, _ := config.Parse("f.yaml", []byte(`
+consumers:
+  finance: {link_id: BAD, routes: [nope, a, broken]}
+  nobody: {}
+routes:
+  a: {listen: 80, to: {finance: 'h:1', default: 'h:2'}}
+  b: {listen: 81, to: 'h:1'}
+  broken: {listen: x, to: 'h:1'}
+`))
+	_, _, err := New(f)
+	const want = "f.yaml:3:36: consumer \"finance\": there is no route \"nope\"; write the name of one\n" +
+		"f.yaml:4:3: consumer \"nobody\" cannot be told from others; give it a link_id, an endpoint_id or `from`"
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }

@@ -269,6 +269,7 @@ func (b *builder) warnRoute(c *config.Route, r *Route) {
 	for i := range c.Groups {
 		b.warnSet(c, r, c.Groups[i].To, r.Groups[i].Servers)
 	}
+	b.warnLayers(c, r)
 	if r.Check.Kind != CheckOff && r.Check.Timeout > r.Check.Every {
 		b.warnings.Addf(firstSet(c.Check.Timeout.Pos, c.Name.Pos), "route %q: check timeout %s is above `every` %s; tests then start late", r.Name, r.Check.Timeout, r.Check.Every)
 	}
@@ -277,6 +278,17 @@ func (b *builder) warnRoute(c *config.Route, r *Route) {
 	}
 	if r.Engine == Relay && (r.Keepalive.Off || r.Keepalive.Idle.D() >= 4*time.Minute) {
 		b.warnings.Addf(firstSet(c.Keepalive.Off.Pos, c.Keepalive.Idle.Pos, c.Name.Pos), "route %q: without keepalive below 240s Private Link cuts idle connections without a word; write keepalive: 60s", r.Name)
+	}
+}
+
+// warnLayers is warnRoute for what has to do with PROXY headers and with who speaks first.
+func (b *builder) warnLayers(c *config.Route, r *Route) {
+	k := r.Check
+	if r.Warm > 0 && (k.Kind == CheckMySQL || k.Kind == CheckExpect && k.Send == "") {
+		b.warnings.Addf(firstSet(c.Warm.Pos, c.Name.Pos), "route %q: by its check the server speaks first, and closes the connections that `warm` keeps ready when no client answers in time; take `warm` out", r.Name)
+	}
+	if limits := len(r.Allow) > 0 || r.PerSource != (Limits{}); limits && r.Proxy.Mode == ProxyRequired && len(r.Proxy.From) == 0 {
+		b.warnings.Addf(firstSet(c.Proxy.Mode.Pos, c.Name.Pos), "route %q: `allow` and per_source go by the client's address in the PROXY header, and whoever reaches this port can write one; write proxy_protocol: { from: [NETWORK] }", r.Name)
 	}
 }
 

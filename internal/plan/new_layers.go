@@ -230,7 +230,9 @@ func (b *builder) groups(c *config.Route, r *Route) {
 			b.hostname(r, g.Match)
 		case r.Mode == TCP && !slices.ContainsFunc(b.file.Consumers, func(x config.Consumer) bool { return x.Name.V == g.Match.V }):
 			hint := "add it to `consumers`"
-			if strings.Contains(g.Match.V, ".") {
+			if like := config.Closest(g.Match.V, b.consumerNames()); like != "" {
+				hint = like
+			} else if strings.Contains(g.Match.V, ".") {
 				hint = "for names that TLS clients ask for write mode: sni"
 			}
 			b.problems.Addf(g.Match.Pos, "route %q: there is no consumer %q; %s", r.Name, g.Match.V, hint)
@@ -241,6 +243,13 @@ func (b *builder) groups(c *config.Route, r *Route) {
 		}
 		first[key] = g.Match.Pos
 	}
+}
+
+func (b *builder) consumerNames() (names []string) {
+	for i := range b.file.Consumers {
+		names = append(names, b.file.Consumers[i].Name.V)
+	}
+	return names
 }
 
 // hostname checks that a client can ask for a name: it asks without the dot at
@@ -265,7 +274,8 @@ func (b *builder) consumers(p *Plan) {
 			Limits: Limits{c.MaxConnections.V, c.Rate.V},
 		}
 		p.Consumers = append(p.Consumers, v)
-		if len(v.LinkIDs)+len(v.EndpointIDs)+len(v.From) == 0 {
+		known := len(v.LinkIDs)+len(v.EndpointIDs)+len(v.From) > 0
+		if !known && !c.Broken {
 			b.problems.Addf(c.Name.Pos, "consumer %q cannot be told from others; give it a link_id, an endpoint_id or `from`", v.Name)
 		}
 		for _, id := range c.LinkID {
@@ -282,8 +292,10 @@ func (b *builder) consumers(p *Plan) {
 		}
 		for j, r := range p.Routes {
 			if v.MayUse(r.Name) && (len(v.Routes) > 0 || r.Engine == Relay && r.Mode != UDP) {
-				r.Guarded = true
-				b.guarded(c, v, &b.file.Routes[j], r)
+				if r.Guarded = true; known && !c.Broken {
+					b.guarded(c, v, &b.file.Routes[j], r)
+				}
+				b.servedBy(c, v, r)
 			}
 		}
 	}
@@ -304,13 +316,28 @@ func (b *builder) reachable(p *Plan, c *config.Route, r *Route) {
 		if at < 0 {
 			continue
 		}
+		byID := len(p.Consumers[at].LinkIDs)+len(p.Consumers[at].EndpointIDs) > 0
 		switch v := p.Consumers[at]; {
 		case r.Guarded && !v.MayUse(r.Name):
 			b.problems.Addf(name.Pos, "route %q: consumer %q may not use it, so these servers get nothing; add it to the consumer's routes", r.Name, v.Name)
-		case !r.Guarded && len(v.From) == 0 && r.Proxy.Mode != ProxyRequired:
+		case !r.Guarded && byID && len(v.From) == 0 && r.Proxy.Mode != ProxyRequired:
 			b.problems.Addf(name.Pos, "route %q: consumer %q is known by its id, which comes in a PROXY header, and the route takes none; write proxy_protocol: required", r.Name, v.Name)
 		}
 	}
+}
+
+// servedBy looks for servers of a route for a consumer that may use it.
+func (b *builder) servedBy(c *config.Consumer, v *Consumer, r *Route) {
+	if r.Mode != TCP || len(r.Groups) == 0 || len(r.Default) > 0 ||
+		slices.ContainsFunc(r.Groups, func(g Group) bool { return g.Match == v.Name }) {
+		return
+	}
+	const text = "consumer %q: route %q has no servers for it, so its connections are reset; add it or `default` to the route's `to`"
+	if len(v.Routes) > 0 {
+		b.problems.Addf(posOf(c.Routes), text+", or take the route out here", v.Name, r.Name)
+		return
+	}
+	b.warnings.Addf(c.Name.Pos, text+", or list the consumer's routes", v.Name, r.Name)
 }
 
 func unique[K comparable](b *builder, seen map[K]string, id config.Field[K], consumer string) {
@@ -321,9 +348,18 @@ func unique[K comparable](b *builder, seen map[K]string, id config.Field[K], con
 }
 
 func (b *builder) knownRoute(p *Plan, f config.Field[string], consumer string) {
-	if !slices.ContainsFunc(p.Routes, func(r *Route) bool { return r.Name == f.V }) {
-		b.problems.Addf(f.Pos, "consumer %q: there is no route %q; write the name of one", consumer, f.V)
+	names := slices.Clone(b.file.BrokenRoutes)
+	for _, r := range p.Routes {
+		names = append(names, r.Name)
 	}
+	if slices.Contains(names, f.V) {
+		return
+	}
+	hint := config.Closest(f.V, names)
+	if hint == "" {
+		hint = "write the name of one"
+	}
+	b.problems.Addf(f.Pos, "consumer %q: there is no route %q; %s", consumer, f.V, hint)
 }
 
 // guarded checks that a consumer can be known on a route that is for it.

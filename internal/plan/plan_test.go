@@ -169,6 +169,11 @@ func TestWarnings(t *testing.T) {
 		"slow check":          {"routes:\n  a: {listen: 80, to: h:80, check: {kind: tcp, every: 1s, timeout: 3s}}\n", "check timeout 3s is above `every` 1s"},
 		"no keepalive":        {"routes:\n  a: {listen: 80, to: h:80, keepalive: off}\n", "without keepalive below 240s"},
 		"late keepalive":      {"defaults: {keepalive: 300s}\nroutes:\n  a: {listen: 80, to: h:80}\n", "without keepalive below 240s"},
+		"warm, mysql":         {"routes:\n  a: {listen: 80, to: h:80, check: mysql, warm: 5}\n", "the server speaks first"},
+		"warm, greeting":      {"routes:\n  a: {listen: 80, to: h:80, check: {expect: \"220\"}, warm: 5}\n", "the server speaks first"},
+		"headers of anybody":  {"routes:\n  a: {listen: 80, to: h:80, proxy_protocol: required, allow: 10.0.0.0/8}\n", "write proxy_protocol: { from: [NETWORK] }"},
+		"sources of anybody":  {"routes:\n  a: {listen: 80, to: h:80, proxy_protocol: required, per_source: {max_connections: 2}}\n", "write proxy_protocol: { from: [NETWORK] }"},
+		"no servers for one":  {"consumers: {c: {from: 10.0.0.0/8}, d: {from: 11.0.0.0/8}}\nroutes:\n  a: {listen: 80, to: {c: h:80}}\n", `consumer "d": route "a" has no servers for it`},
 		"idle cut by default": {"defaults: {idle_timeout: 30s}\nroutes:\n  a: {listen: 80, to: h:80}\n", "cuts connection pools"},
 	} {
 		t.Run(name, func(t *testing.T) {
