@@ -281,17 +281,6 @@ func (b *builder) warnRoute(c *config.Route, r *Route) {
 	}
 }
 
-// warnLayers is warnRoute for what has to do with PROXY headers and with who speaks first.
-func (b *builder) warnLayers(c *config.Route, r *Route) {
-	k := r.Check
-	if r.Warm > 0 && (k.Kind == CheckMySQL || k.Kind == CheckExpect && k.Send == "") {
-		b.warnings.Addf(firstSet(c.Warm.Pos, c.Name.Pos), "route %q: by its check the server speaks first, and closes the connections that `warm` keeps ready when no client answers in time; take `warm` out", r.Name)
-	}
-	if limits := len(r.Allow) > 0 || r.PerSource != (Limits{}); limits && r.Proxy.Mode == ProxyRequired && len(r.Proxy.From) == 0 {
-		b.warnings.Addf(firstSet(c.Proxy.Mode.Pos, c.Name.Pos), "route %q: `allow` and per_source go by the client's address in the PROXY header, and whoever reaches this port can write one; write proxy_protocol: { from: [NETWORK] }", r.Name)
-	}
-}
-
 // warnSet looks at one set of the route's servers.
 func (b *builder) warnSet(c *config.Route, r *Route, to []config.Server, set []int) {
 	usable, primary := 0, 0
