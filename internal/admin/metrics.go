@@ -280,7 +280,7 @@ func (c *collector) planned(to sink, s snapshot) {
 // checkTarget is what the monitor knows the test of an endpoint by. Endpoints
 // share a test that is the same for both.
 func checkTarget(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
-	return health.Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.Host}.Key()
+	return health.TargetOf(r, s, a).Key()
 }
 
 // endpointLabel is the address of an endpoint; * is the port of the listener.

@@ -253,8 +253,8 @@ func (d *Daemon) remember(answers map[string]resolve.Answer) {
 
 // server is what the data path's reports about a server are good for.
 type server struct {
-	host string
-	port uint16 // under which health knows its endpoints
+	host   string
+	target health.Target // but for the address
 }
 
 // watchHealth gives the monitor the endpoints of p.
@@ -263,7 +263,7 @@ func (d *Daemon) watchHealth(p *plan.Plan) {
 	servers := map[string]server{}
 	for _, r := range p.Routes {
 		for _, s := range r.Servers {
-			servers[r.Name+" "+s.Name] = server{s.Host, r.MainPort(s)}
+			servers[r.Name+" "+s.Name] = server{s.Host, target(r, s, netip.Addr{})}
 			for _, e := range s.Endpoints {
 				targets = append(targets, target(r, s, e.Addr))
 			}
@@ -274,7 +274,7 @@ func (d *Daemon) watchHealth(p *plan.Plan) {
 }
 
 func target(r *plan.Route, s *plan.Server, a netip.Addr) health.Target {
-	return health.Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.Host}
+	return health.TargetOf(r, s, a)
 }
 
 // state is the monitor's verdict, but for one thing: where no test is made,
@@ -313,7 +313,9 @@ func (d *Daemon) dialled(x engine.Dial) {
 	if !known {
 		return // of a plan that is gone
 	}
-	d.health.Report(netip.AddrPortFrom(x.Addr.Addr(), s.port), x.Err)
+	t := s.target
+	t.Addr = netip.AddrPortFrom(x.Addr.Addr(), t.Addr.Port())
+	d.health.Report(t, x.Err, x.Late)
 	if x.Err != nil {
 		d.names.refresh(s.host)
 	}

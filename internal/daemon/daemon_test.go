@@ -22,6 +22,7 @@ import (
 	"midspan/internal/engine"
 	"midspan/internal/engine/relay"
 	"midspan/internal/freeport"
+	"midspan/internal/health"
 	"midspan/internal/plan"
 )
 
@@ -485,5 +486,27 @@ func TestDownWhen(t *testing.T) {
 			t.Errorf("%s, all dead: ready %v", c.policy, ready)
 		}
 		d.health.Close()
+	}
+}
+
+// TestLatePassive: a route with the wrong name for TLS takes the server away from
+// no route that does without, and from one that has another name.
+func TestLatePassive(t *testing.T) {
+	d := &Daemon{o: Options{}, health: health.New(health.Options{})}
+	defer d.health.Close()
+	a := netip.MustParseAddr("127.0.0.1")
+	p := &plan.Plan{}
+	for name, tls := range map[string]plan.UpstreamTLS{"pass": {}, "bad": {On: true, Name: "other"}, "good": {On: true, Name: "right"}} {
+		r := &plan.Route{Name: name, UpstreamTLS: tls, Listen: []plan.Listen{{From: 443, To: 443}}, Check: plan.Check{Kind: plan.CheckOff, Fall: 1}}
+		r.Servers = []*plan.Server{{Name: "s", Host: "s", Port: 443, Endpoints: []plan.Endpoint{{Addr: a}}}}
+		p.Routes = append(p.Routes, r)
+	}
+	d.watchHealth(p)
+	d.names = newNames(nil, nil, nil)
+	d.dialled(engine.Dial{Route: "bad", Server: "s", Addr: netip.AddrPortFrom(a, 443), Err: errors.New("TLS: no"), Late: true})
+	for _, r := range p.Routes {
+		if up := d.health.Up(target(r, r.Servers[0], a)); up != (r.Name != "bad") {
+			t.Errorf("route %s: up is %t", r.Name, up)
+		}
 	}
 }

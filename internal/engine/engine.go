@@ -285,6 +285,9 @@ type Dial struct {
 	Route, Server string
 	Addr          netip.AddrPort
 	Err           error // nil: it worked
+	// Late: Err is of what follows on the TCP connect, such as the TLS handshake.
+	// It says nothing about routes that do otherwise there.
+	Late bool
 }
 
 // Hooks are how an engine tells what happens. They are called from the data

@@ -1,11 +1,11 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -23,6 +23,7 @@ type entry struct {
 	verdict verdict
 	known   State // but for what verdict knows
 
+	late     bool          // the newest failure of the data path was after the connect
 	counted  time.Time     // newest failed connect that counted
 	coolDown time.Duration // the newest one; 0: none since a connect worked
 	back     *time.Timer   // ends the cool-down
@@ -132,17 +133,24 @@ func ownShortage(err error) bool {
 }
 
 // Report tells of a connect of the data path to addr: it failed with err, or
-// worked, after others had failed. It counts for every target with that Addr.
+// worked, after others had failed. It counts for every target with t's Addr.
+//
+// With late, err is of what follows on the TCP connect, and counts only for the
+// targets that have t's Path; as do connects that work after such a failure.
 //
 // For a target with active tests a failure counts as a failed test, but at most
 // one in a tenth of Check.Every: what many connections see in one instant is one
 // observation. Only tests bring it back.
-func (m *Monitor) Report(addr netip.AddrPort, err error) {
+func (m *Monitor) Report(t Target, err error, late bool) {
+	t = t.Key()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range m.byAddr[unmap(addr)] {
-		if e.gone {
+	for _, e := range m.byAddr[t.Addr] {
+		if e.gone || !e.sharesPath(t) && (late || err == nil && e.late) {
 			continue
+		}
+		if late || err == nil {
+			e.late = late
 		}
 		if e.active() {
 			m.reportActive(e, err)
@@ -150,6 +158,13 @@ func (m *Monitor) Report(addr netip.AddrPort, err error) {
 			m.reportPassive(e, err)
 		}
 	}
+}
+
+// sharesPath tells whether connections to both go alike after the TCP connect.
+// The server's name matters only where the certificate must have it.
+func (e *entry) sharesPath(t Target) bool {
+	tls := t.Path.TLS
+	return e.target.Path == t.Path && (!tls.On || tls.Name != "" || e.target.Host == t.Host)
 }
 
 func (m *Monitor) reportActive(e *entry, err error) {
@@ -198,23 +213,47 @@ func (m *Monitor) settle(e *entry, v verdict) {
 	e.known.Since = time.Now()
 	switch {
 	case !v.up:
-		m.log.Warn(fmt.Sprintf("server %s is down: %s (%s)", e.target.Addr, e.known.LastError, failures(was.run+1)))
+		m.log.Warn(fmt.Sprintf("server %s is down: %s (%s)", e.target.Addr, e.known.LastError, failures(was.run+1)), e.which()...)
 		if !e.active() {
 			e.coolDown = coolDown(e.coolDown, e.check.Every.D())
 			e.back = time.AfterFunc(e.coolDown, func() { m.tryAgain(e) })
 		}
 	case v.trial:
-		m.log.Info(fmt.Sprintf("server %s is up (on trial after %s)", e.target.Addr, e.coolDown))
+		m.log.Info(fmt.Sprintf("server %s is up (on trial after %s)", e.target.Addr, e.coolDown), e.which()...)
 	default:
 		if e.back != nil {
 			e.back.Stop()
 		}
-		m.log.Info(fmt.Sprintf("server %s is up", e.target.Addr))
+		m.log.Info(fmt.Sprintf("server %s is up", e.target.Addr), e.which()...)
 	}
 	select {
 	case m.change <- struct{}{}:
 	default:
 	}
+}
+
+// which are the attributes that tell the targets of one address apart.
+func (e *entry) which() []any {
+	kind := e.check.Kind
+	if !e.active() {
+		kind = plan.CheckOff
+	}
+	which := []any{"check", string(kind)}
+	for _, one := range [][2]string{{"path", e.check.Path}, {"host", cmp.Or(e.check.Host, e.target.Host)}, {"tls", e.tlsText()}} {
+		if one[1] != "" {
+			which = append(which, one[0], one[1])
+		}
+	}
+	return which
+}
+
+// tlsText is the name that a route which encrypts asks for; "": it does not.
+func (e *entry) tlsText() string {
+	t := e.target.Path.TLS
+	if !t.On {
+		return ""
+	}
+	return cmp.Or(t.Name, e.target.Host, "on")
 }
 
 func failures(n int) string {

@@ -38,14 +38,31 @@ import (
 // dead link do not hold a thousand sockets.
 const maxProbes = 64
 
-// Target is one endpoint under test. Targets with the same Addr and the same
-// Check share one prober, whatever their Host, unless the test has a use for it.
+// Target is one endpoint under test. Targets with the same Addr, Check and Path
+// share one prober, whatever their Host, unless the test has a use for it.
 type Target struct {
 	// Addr is what the data path connects to. A test goes to Check.Port of the
 	// same address where that is set.
 	Addr  netip.AddrPort `json:"addr"`
 	Check plan.Check     `json:"check"`
 	Host  string         `json:"host,omitempty"` // the server's name, for tests that say it
+	Path  Path           `json:"-"`
+}
+
+// Path is what the data path does after the TCP connect. A failure there counts
+// only for targets that do the same: a wrong name in one route's TLS settings
+// says nothing about a route that has others.
+type Path struct {
+	SendProxy plan.SendProxy
+	TLS       plan.UpstreamTLS
+	H2        bool // the server must offer HTTP/2
+}
+
+// TargetOf is the target that the address a of the server s of r is.
+func TargetOf(r *plan.Route, s *plan.Server, a netip.Addr) Target {
+	p := Path{SendProxy: r.SendProxy, TLS: r.UpstreamTLS}
+	p.H2 = p.TLS.On && r.HTTP != nil && r.HTTP.H2
+	return Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.Host, Path: p}
 }
 
 // Options say how a Monitor works. The zero value does.
@@ -212,10 +229,13 @@ func (t Target) Key() Target {
 	return t
 }
 
-// saysHost tells whether the test says the server's name to it: two names for
-// one address are then two tests.
+// saysHost tells whether the test, or the data path, says the server's name to
+// it: two names for one address are then two tests.
 func (t Target) saysHost() bool {
 	c := t.Check
+	if t.Path.TLS.On && t.Path.TLS.Name == "" {
+		return true
+	}
 	named := c.Kind.Named() && c.Host != ""
 	switch {
 	case c.Kind == plan.CheckHTTP && !named, c.Kind == plan.CheckPostgres && !c.TLS.On:
@@ -245,5 +265,5 @@ func compare(a, b Target) int {
 	if c := int(a.Check.Port) - int(b.Check.Port); c != 0 {
 		return c
 	}
-	return strings.Compare(fmt.Sprint(a.Check), fmt.Sprint(b.Check))
+	return strings.Compare(fmt.Sprint(a.Check, a.Path), fmt.Sprint(b.Check, b.Path))
 }

@@ -105,7 +105,7 @@ func TestNewTargetIsUpUntilItsFirstTest(t *testing.T) {
 		if n := r.changes.Load(); n != 1 {
 			t.Errorf("OnChange was called %d times, want once", n)
 		}
-		want := "level=WARN msg=\"server 10.0.0.5:1433 is down: connect: connection refused (1 failure)\"\n"
+		want := "level=WARN msg=\"server 10.0.0.5:1433 is down: connect: connection refused (1 failure)\" check=tcp\n"
 		if got := r.log.String(); got != want {
 			t.Errorf("log is\n%swant\n%s", got, want)
 		}
@@ -134,8 +134,8 @@ func TestFallAndRise(t *testing.T) {
 			t.Error("down after two successes")
 		}
 		time.Sleep(time.Hour)
-		want := "level=WARN msg=\"server 10.0.0.5:1433 is down: connect: connection refused (3 failures)\"\n" +
-			"level=INFO msg=\"server 10.0.0.5:1433 is up\"\n"
+		want := "level=WARN msg=\"server 10.0.0.5:1433 is down: connect: connection refused (3 failures)\" check=tcp\n" +
+			"level=INFO msg=\"server 10.0.0.5:1433 is up\" check=tcp\n"
 		if got := r.log.String(); got != want {
 			t.Errorf("log is\n%swant\n%s", got, want)
 		}
@@ -187,7 +187,7 @@ func TestWatch(t *testing.T) {
 		if !r.Up(dead) {
 			t.Error("a target that is not watched is down")
 		}
-		r.Report(dead.Addr, errRefused)
+		r.Report(dead, errRefused, false)
 		n := len(r.tests())
 		if r.after(time.Hour, dead); len(r.tests()) != n {
 			t.Error("a target that is not watched is tested")
@@ -303,11 +303,11 @@ func TestManyTestsAtOnce(t *testing.T) {
 func TestCloseEarly(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.Watch([]Target{tested, passive})
-		r.Report(passive.Addr, errRefused)
+		r.Report(passive, errRefused, false)
 		r.Close()
 		r.Close()
 		r.Watch([]Target{tested})
-		r.Report(tested.Addr, errRefused)
+		r.Report(tested, errRefused, false)
 		if len(r.State()) != 2 {
 			t.Error("the state is gone after Close")
 		}

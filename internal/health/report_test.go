@@ -1,6 +1,7 @@
 package health
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,14 +17,14 @@ func TestFailedConnects(t *testing.T) {
 			r.Watch([]Target{tested})
 			time.Sleep(time.Second)
 			for range 100 {
-				r.Report(tested.Addr, failed)
+				r.Report(tested, failed, false)
 			}
 			if !r.after(0, tested) {
 				t.Error("one burst took the server down")
 			}
 			for range 2 {
 				time.Sleep(600 * time.Millisecond)
-				r.Report(tested.Addr, failed)
+				r.Report(tested, failed, false)
 			}
 			if r.after(0, tested) {
 				t.Error("up after three failed connects, each 600 ms after the last")
@@ -31,7 +32,7 @@ func TestFailedConnects(t *testing.T) {
 			if got := r.State()[0].LastError; got != "connect: no route to host" {
 				t.Errorf("LastError is %q", got)
 			}
-			r.Report(tested.Addr, nil)
+			r.Report(tested, nil, false)
 			if r.after(0, tested) {
 				t.Error("a connect brought back what tests decide")
 			}
@@ -45,8 +46,8 @@ func TestFailedConnects(t *testing.T) {
 			r.Watch([]Target{tested})
 			for range 100 {
 				time.Sleep(600 * time.Millisecond)
-				r.Report(tested.Addr, failed)
-				r.Report(tested.Addr, nil)
+				r.Report(tested, failed, false)
+				r.Report(tested, nil, false)
 			}
 			if !r.after(0, tested) {
 				t.Error("down although connects worked all the time")
@@ -62,7 +63,7 @@ func TestFailedConnects(t *testing.T) {
 			r.Watch([]Target{tested, other, elsewhere})
 			time.Sleep(time.Second)
 			for range 3 {
-				r.Report(addr("[::ffff:10.0.0.5]:1433"), failed)
+				r.Report(Target{Addr: addr("[::ffff:10.0.0.5]:1433")}, failed, false)
 				time.Sleep(500 * time.Millisecond)
 			}
 			if r.Up(tested) || r.Up(other) {
@@ -86,7 +87,7 @@ func TestWithoutTests(t *testing.T) {
 			if !r.Up(passive) {
 				t.Fatalf("down after %d failures, want %d", i, failures)
 			}
-			r.Report(passive.Addr, errRefused)
+			r.Report(passive, errRefused, false)
 		}
 		if r.after(0, passive) {
 			t.Fatalf("up after %d failures", failures)
@@ -110,7 +111,7 @@ func TestWithoutTests(t *testing.T) {
 				}
 				failures = 1 // on trial
 			}
-			r.Report(passive.Addr, nil)
+			r.Report(passive, nil, false)
 			down(t, r, 3)
 			if !r.after(5*time.Second, passive) {
 				t.Error("a connect that worked did not reset the cool-down")
@@ -124,9 +125,9 @@ func TestWithoutTests(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.Watch([]Target{passive})
 			for range 10 {
-				r.Report(passive.Addr, errRefused)
-				r.Report(passive.Addr, errRefused)
-				r.Report(passive.Addr, nil)
+				r.Report(passive, errRefused, false)
+				r.Report(passive, errRefused, false)
+				r.Report(passive, nil, false)
 			}
 			down(t, r, 3)
 		})
@@ -135,7 +136,7 @@ func TestWithoutTests(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.Watch([]Target{passive})
 			down(t, r, 3)
-			r.Report(passive.Addr, nil)
+			r.Report(passive, nil, false)
 			if !r.after(0, passive) {
 				t.Fatal("down although a connect worked")
 			}
@@ -144,5 +145,56 @@ func TestWithoutTests(t *testing.T) {
 				t.Error("the old cool-down ended the new one")
 			}
 		})
+	})
+}
+
+// TestLateFailures: what fails after the TCP connect counts for the routes that
+// do the same there, and connects that work elsewhere do not excuse it.
+func TestLateFailures(t *testing.T) {
+	route := func(kind plan.CheckKind, tls plan.UpstreamTLS, host string) Target {
+		return Target{Addr: passive.Addr, Check: check(kind), Host: host, Path: Path{TLS: tls}}
+	}
+	wrong := plan.UpstreamTLS{On: true, Name: "other.corp"}
+	bad, twin := route(plan.CheckOff, wrong, "a"), route(plan.CheckTCP, wrong, "b")
+	byHost, otherHost := route(plan.CheckOff, plan.UpstreamTLS{On: true}, "a"), route(plan.CheckOff, plan.UpstreamTLS{On: true}, "b")
+	right := route(plan.CheckOff, plan.UpstreamTLS{On: true, Name: "reports.corp"}, "a")
+	all := []Target{passive, bad, twin, byHost, otherHost, right}
+	fails := func(r *rig, of Target, late bool) {
+		for range 3 {
+			r.Report(of, errRefused, late)
+			time.Sleep(time.Second)
+		}
+	}
+	wants := func(t *testing.T, r *rig, when string, down ...Target) {
+		t.Helper()
+		for _, x := range all {
+			if r.after(0, x) == slices.Contains(down, x) {
+				t.Errorf("%s: up is %t for host %q, %+v, check %s", when, r.Up(x), x.Host, x.Path.TLS, x.Check.Kind)
+			}
+		}
+	}
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.Watch(all)
+		time.Sleep(time.Second) // twin's first test has passed
+		fails(r, bad, true)
+		wants(t, r, "a wrong name", bad, twin)
+		if !strings.Contains(r.log.String(), " check=off tls=other.corp\n") {
+			t.Errorf("the log does not tell which: %s", r.log)
+		}
+		r.Report(passive, nil, false)
+		wants(t, r, "a plain connect that worked", bad, twin)
+		r.Report(bad, nil, false)
+		wants(t, r, "TLS that worked", twin) // only its tests bring it back
+	})
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.Watch(all)
+		fails(r, byHost, true)
+		wants(t, r, "a host that the certificate does not have", byHost)
+	})
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.Watch(all)
+		time.Sleep(time.Second)
+		fails(r, bad, false)
+		wants(t, r, "nobody listens", all...)
 	})
 }

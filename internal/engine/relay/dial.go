@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -265,9 +266,15 @@ func (e *Engine) failed(r *route, ep *endpoint, server string, to netip.AddrPort
 	e.report(r, server, to, err)
 }
 
+// lateError is a failure after the TCP connect: of the PROXY header or of TLS.
+type lateError struct{ error }
+
+func (e lateError) Unwrap() error { return e.error }
+
 func (e *Engine) report(r *route, server string, to netip.AddrPort, err error) {
 	if e.hooks.Dial != nil {
-		e.hooks.Dial(engine.Dial{Route: r.name, Server: server, Addr: to, Err: err})
+		var late lateError
+		e.hooks.Dial(engine.Dial{Route: r.name, Server: server, Addr: to, Err: err, Late: errors.As(err, &late)})
 	}
 }
 

@@ -238,7 +238,12 @@ func (s *session) connect(ctx context.Context, t target) (*leg, error) {
 		return g, nil
 	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
 		took := time.Since(began)
+		var late lateError
+		isLate := errors.As(err, &late)
 		err = fmt.Errorf("no answer to a connect in %s", took.Round(time.Millisecond))
+		if isLate {
+			err = lateError{err}
+		}
 		if took < initialRTO && errors.Is(ctx.Err(), context.Canceled) {
 			return nil, err // given up: no fault of the server's, which had not much time
 		}
@@ -272,7 +277,9 @@ func (s *session) dial(ctx context.Context, t target) (*leg, error) {
 	}
 	g, err := newLeg(conn, nil)
 	if err == nil {
-		err = s.greet(ctx, t, g)
+		if err = s.greet(ctx, t, g); err != nil {
+			err = lateError{err}
+		}
 	}
 	if err != nil {
 		_ = conn.Close()

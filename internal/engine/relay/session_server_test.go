@@ -86,7 +86,7 @@ func TestTLSWithServers(t *testing.T) {
 			if r := s.end(1); r.Reason != engine.ConnectFailed || !strings.Contains(r.Err, c.err) || r.Server == "" {
 				t.Errorf("%s, server %q, %q; want %q", r.Reason, r.Server, r.Err, c.err)
 			}
-			if !strings.HasPrefix(e.LastError, c.err) || e.Failures != 1 || len(s.dials) != 1 || s.dials[0].Err == nil {
+			if !strings.HasPrefix(e.LastError, c.err) || e.Failures != 1 || len(s.dials) != 1 || s.dials[0].Err == nil || !s.dials[0].Late {
 				t.Errorf("the endpoint: %+v; dials %+v", e, s.dials)
 			}
 		})
