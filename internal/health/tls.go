@@ -93,12 +93,32 @@ func (l *line) encrypt(c *tls.Config) error {
 		// A server that refuses us for want of a certificate is there and works: it
 		// waits for clients who have one, and the test is none of them. (In TLS 1.3
 		// it does so after the handshake.)
-		if op := (*net.OpError)(nil); asked && l.target.Check.Kind == plan.CheckTLS && errors.As(err, &op) && op.Op == "remote error" {
+		// But where the route encrypts, it is what the clients depend on.
+		if op := (*net.OpError)(nil); asked && !l.target.Check.TLS.On && l.target.Check.Kind == plan.CheckTLS && errors.As(err, &op) && op.Op == "remote error" {
 			return nil
 		}
 		return tlsWords(err)
 	}
 	l.tls = conn
+	if asked && l.target.Check.TLS.On && l.target.Check.Kind == plan.CheckTLS {
+		return l.letIn()
+	}
+	return nil
+}
+
+// letIn waits for what a server of TLS 1.3 says of a certificate that it asked for
+// and did not get: it says so after the handshake (RFC 8446, section 4.4.2.4). One
+// that takes us without may say nothing, until it sees that we leave.
+func (l *line) letIn() error {
+	if err := l.tls.CloseWrite(); err != nil {
+		return tlsWords(err)
+	}
+	soon := time.AfterFunc(linger, func() { l.SetReadDeadline(time.Unix(1, 0)) })
+	defer soon.Stop()
+	_, err := l.tls.Read(make([]byte, 1))
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
+		return tlsWords(err)
+	}
 	return nil
 }
 
