@@ -59,7 +59,7 @@ func (u *ui) status(s admin.Status) {
 		fmt.Fprintln(u.out, trackingText(*t))
 	}
 	fmt.Fprintln(u.out)
-	u.table("ROUTE ENGINE LISTEN CONNS ACCEPTED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
+	u.table("ROUTE ENGINE LISTEN CONNS ACCEPTED REFUSED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
 	fmt.Fprintln(u.out)
 	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s))
 	if rows := consumerRows(s); len(rows) > 0 {
@@ -130,7 +130,7 @@ func routeRows(s admin.Status) [][]string {
 		}
 		rows = append(rows, []string{
 			r.Name, cmp.Or(string(s.Engines[r.Name]), "-"), listen, strconv.Itoa(r.Counters.Active), strconv.FormatUint(r.Counters.Accepted, 10),
-			size(r.Counters.BytesUp), size(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
+			strconv.FormatUint(r.Counters.Refused(), 10), size(r.Counters.BytesUp), size(r.Counters.BytesDown), fmt.Sprintf("%d/%d up", up, len(r.Endpoints)),
 		})
 	}
 	return rows
@@ -159,16 +159,23 @@ func brief(list []string) string {
 }
 
 func endpointRows(s admin.Status) [][]string {
-	checks := map[netip.AddrPort]admin.Check{}
+	type key struct {
+		route string
+		addr  netip.AddrPort
+	}
+	checks := map[key]admin.Check{}
 	for _, c := range s.Health {
-		if old, seen := checks[c.Endpoint]; !seen || old.Up { // of several checks, one that fails
-			checks[c.Endpoint] = c
+		for _, route := range c.Routes {
+			k := key{route, c.Endpoint}
+			if old, seen := checks[k]; !seen || old.Up { // of several names for one address, one that fails
+				checks[k] = c
+			}
 		}
 	}
 	var rows [][]string
 	for _, r := range s.Engine.Routes {
 		for _, e := range r.Endpoints {
-			addr, state, problem := endpointState(e, checks[e.Addr])
+			addr, state, problem := endpointState(e, checks[key{r.Name, e.Addr}])
 			rows = append(rows, []string{
 				r.Name, e.Server, addr, state, strconv.Itoa(e.Active),
 				strconv.FormatUint(e.Connects, 10), strconv.FormatUint(e.Failures, 10), cmp.Or(problem, "-"),

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"midspan/internal/daemon"
@@ -24,6 +25,7 @@ type Status struct {
 
 // Check is what is known of one endpoint under test.
 type Check struct {
+	Routes    []string       `json:"routes,omitempty"` // whose check it is, in the file's order
 	Endpoint  netip.AddrPort `json:"endpoint"`
 	Kind      plan.CheckKind `json:"kind"`
 	Port      uint16         `json:"port,omitempty"` // of the check, if not the endpoint's
@@ -55,15 +57,38 @@ func (s *Server) version() Version {
 func (s *Server) status() Status {
 	st := Status{Version: s.version(), Status: s.o.Daemon.Status(), Health: []Check{}, Engines: map[string]plan.Engine{}, LogDropped: s.logDropped()}
 	st.Ready = st.NotReady == ""
+	p := s.o.Daemon.Plan()
+	routes := routesByCheck(p)
 	for _, h := range st.Status.Health {
-		st.Health = append(st.Health, checkOf(h))
+		c := checkOf(h)
+		c.Routes = routes[h.Target]
+		st.Health = append(st.Health, c)
 	}
-	if p := s.o.Daemon.Plan(); p != nil {
+	if p != nil {
 		for _, r := range p.Routes {
 			st.Engines[r.Name] = r.Engine
 		}
 	}
 	return st
+}
+
+// routesByCheck are the routes that each test is for.
+func routesByCheck(p *plan.Plan) map[health.Target][]string {
+	routes := map[health.Target][]string{}
+	if p == nil {
+		return routes
+	}
+	for _, r := range p.Routes {
+		for _, srv := range r.Servers {
+			for _, e := range srv.Endpoints {
+				k := checkTarget(r, srv, e.Addr)
+				if !slices.Contains(routes[k], r.Name) {
+					routes[k] = append(routes[k], r.Name)
+				}
+			}
+		}
+	}
+	return routes
 }
 
 func (s *Server) logDropped() uint64 {

@@ -2,12 +2,16 @@ package admin
 
 import (
 	"encoding/json"
+	"html/template"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"midspan/internal/daemon"
 	"midspan/internal/engine"
 	"midspan/internal/plan"
 )
@@ -99,5 +103,44 @@ func TestHosts(t *testing.T) {
 	resp, body := r.ask(t, http.MethodGet, "/status", "attacker.example:9600")
 	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, `not under the name "attacker.example:9600"`) || strings.Contains(body, "running") {
 		t.Errorf("%s: %s", resp.Status, body)
+	}
+}
+
+// TestPage: the page says since when the state lasts, and what was refused.
+func TestPage(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	page := indexPage{Status: Status{Status: daemon.Status{State: daemon.Draining, Since: at, StateSince: at.Add(time.Hour)}}}
+	page.Rows = []indexRow{{Route: &plan.Route{Name: "r"}, RouteStatus: engine.RouteStatus{Counters: engine.Counters{
+		Accepted: 9, Ended: map[engine.Reason]uint64{engine.UnknownConsumer: 2, engine.RateLimit: 1, engine.ClosedByClient: 6},
+	}}}}
+	var b strings.Builder
+	if err := template.Must(template.New("").Parse(indexHTML)).Execute(&b, page); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"draining since 2026-01-02 04:04:05 UTC", `<td class="n">9<td class="n"><span class="down">3</span>`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// TestRoutesOfChecks: a check names the routes that it is for.
+func TestRoutesOfChecks(t *testing.T) {
+	var p plan.Plan
+	for _, r := range []struct {
+		name string
+		kind plan.CheckKind
+	}{{"a", plan.CheckMySQL}, {"b", plan.CheckPostgres}, {"c", plan.CheckMySQL}} {
+		p.Routes = append(p.Routes, &plan.Route{
+			Name: r.name, Listen: []plan.Listen{{From: 1, To: 1}}, Check: plan.Check{Kind: r.kind},
+			Servers: []*plan.Server{{Name: "s", Host: "s", Port: 3306, Endpoints: []plan.Endpoint{{Addr: netip.MustParseAddr("10.0.0.5")}}}},
+		})
+	}
+	got := map[plan.CheckKind]string{}
+	for k, routes := range routesByCheck(&p) {
+		got[k.Check.Kind] = strings.Join(routes, " ")
+	}
+	if want := map[plan.CheckKind]string{plan.CheckMySQL: "a c", plan.CheckPostgres: "b"}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -240,6 +240,21 @@ const (
 	Fault       Reason = "fault in midspan"
 )
 
+// refusals are the reasons for which a client was not let in: what it is, said or
+// asked for, and limits, but no want of servers.
+var refusals = []Reason{
+	NotAllowed, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit, RateLimit, RouteLimit,
+	SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest,
+}
+
+// Refused is how many of the connections that ended were refused.
+func (c Counters) Refused() (n uint64) {
+	for _, r := range refusals {
+		n += c.Ended[r]
+	}
+	return n
+}
+
 // Reasons are all of them, in a fixed order.
 var Reasons = []Reason{
 	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed,
