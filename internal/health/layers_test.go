@@ -99,7 +99,7 @@ func TestTLS(t *testing.T) {
 		{"another name", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, Host: "sql.example"}, "", "sql.example"},
 		{"as the route does", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{Name: "sql.example", CA: file})}, "", "sql.example"},
 		{"the route does not verify", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{Insecure: true})}, "", "web.example"},
-		{"not by that name", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{CA: file})}, "tls: handshake: certificate is valid for sql.example, not web.example", ""},
+		{"not by that name", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{CA: file})}, "tls: handshake: certificate is valid for sql.example, not web.example; if that is the right server, write upstream_tls: {name: sql.example}", ""},
 		{"signed by somebody else", &tls.Config{}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{Name: "sql.example", CA: other})}, "tls: handshake: certificate signed by unknown authority", ""},
 		{"too old", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS12}, plan.Check{Kind: plan.CheckTLS, TLS: on(plan.UpstreamTLS{Insecure: true, Min: "1.3"})}, "tls: the server refuses the handshake: protocol version not supported", ""},
 		{"wants a certificate in 1.2", &tls.Config{MaxVersion: tls.VersionTLS12, ClientAuth: tls.RequireAnyClientCert}, plan.Check{Kind: plan.CheckTLS}, "", ""},

@@ -130,7 +130,7 @@ func tlsWords(err error) error {
 	case errors.As(err, &record):
 		return unexpected("TLS", record.RecordHeader[:])
 	case errors.As(err, &op) && op.Op == "remote error":
-		return fmt.Errorf("the server refuses the handshake: %s", strings.TrimPrefix(op.Err.Error(), "tls: "))
+		return fmt.Errorf("the server refuses the handshake: %s", strings.TrimPrefix(op.Err.Error(), "tls: ")+certs.Remedy(err))
 	case errors.As(err, &op):
 		return err // of the connection
 	}
@@ -139,5 +139,5 @@ func tlsWords(err error) error {
 	if text == "EOF" {
 		return errNoAnswer
 	}
-	return errors.New("handshake: " + text)
+	return errors.New("handshake: " + text + certs.Remedy(err))
 }

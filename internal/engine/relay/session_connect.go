@@ -312,7 +312,7 @@ func (s *session) greet(ctx context.Context, t target, g *leg) error {
 	case err != nil && ctx.Err() != nil:
 		return err
 	case err != nil:
-		return errors.New("TLS: " + tlsText(err))
+		return errors.New("TLS: " + tlsText(err) + certs.Remedy(err))
 	case t.how.protocol == "h2" && g.tls.ConnectionState().NegotiatedProtocol != "h2":
 		return errors.New("TLS: the server does not offer h2 by ALPN")
 	}

@@ -40,7 +40,7 @@ func TestTLSWithServers(t *testing.T) {
 		{"an address", "ca: " + ca, a.pair("good.pem"), &tls.Config{}, ""},
 		{"a name", "name: db.test, ca: " + ca, a.pair("named.pem"), &tls.Config{}, ""},
 		{"another name", "name: web.test, ca: " + ca, a.pair("named.pem"), &tls.Config{}, "TLS: x509: certificate is valid for db.test, not web.test"},
-		{"no address in it", "ca: " + ca, a.pair("named.pem"), &tls.Config{}, "TLS: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"},
+		{"no address in it", "ca: " + ca, a.pair("named.pem"), &tls.Config{}, "TLS: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs; if that is the right server, write upstream_tls: {name: db.test}"},
 		{"another authority", "ca: " + ca, other.pair("other.pem"), &tls.Config{}, "TLS: x509: certificate signed by unknown authority"},
 		{"another authority, not verified", "verify: false", other.pair("other.pem"), &tls.Config{}, ""},
 		{"expired", "ca: " + ca, a.pair("old.pem"), &tls.Config{}, "TLS: x509: certificate has expired or is not yet valid"},
@@ -86,7 +86,7 @@ func TestTLSWithServers(t *testing.T) {
 			if r := s.end(1); r.Reason != engine.ConnectFailed || !strings.Contains(r.Err, c.err) || r.Server == "" {
 				t.Errorf("%s, server %q, %q; want %q", r.Reason, r.Server, r.Err, c.err)
 			}
-			if !strings.HasPrefix(e.LastError, c.err) || e.Failures != 1 || len(s.dials) != 1 || s.dials[0].Err == nil || !s.dials[0].Late {
+			if !strings.HasPrefix(e.LastError, c.err) || e.Failures != 1 || len(s.dials) != 1 || s.dials[0].Err == nil || !s.dials[0].Late || strings.Contains(e.LastError, "unknown authority") != strings.HasSuffix(e.LastError, "upstream_tls: {ca: file.pem}") {
 				t.Errorf("the endpoint: %+v; dials %+v", e, s.dials)
 			}
 		})
