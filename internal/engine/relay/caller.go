@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -79,7 +80,7 @@ func (l *loop) admit(p *pair) bool {
 	c := set.consumers.find(p.link(), client)
 	switch {
 	case c == nil && set.Guarded:
-		l.refuse(p, unknownConsumer, "no consumer has that id or address")
+		l.refuse(p, unknownConsumer, set.nobody(p.link(), client))
 		return false
 	case c != nil:
 		if p.call == nil {
@@ -113,11 +114,22 @@ func (l *loop) chooseByConsumer(p *pair, c *consumer) bool {
 		return true
 	}
 	if c == nil {
-		l.refuse(p, unknownConsumer, "no consumer has that id or address, and there is no default server")
+		l.refuse(p, unknownConsumer, p.set.nobody(p.link(), p.clientAddr.full().Addr())+", and there is no default server")
 	} else {
 		l.refuse(p, consumerNotAllowed, "the route has no server for this consumer")
 	}
 	return false
+}
+
+// nobody says why find has found no consumer: what was looked for.
+func (s *settings) nobody(link string, client netip.Addr) string {
+	switch {
+	case link != "" && len(s.consumers.byLink) > 0:
+		return "no consumer has the id " + link
+	case link == "" && s.Proxy.Mode == plan.ProxyRequired:
+		return fmt.Sprintf("the PROXY header has no id, and no consumer has the address %s", client)
+	}
+	return fmt.Sprintf("no consumer has the address %s", client)
 }
 
 // seek begins to look for a server.
