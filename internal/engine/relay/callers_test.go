@@ -181,7 +181,13 @@ func TestLastResortOfOthers(t *testing.T) {
 // TestManyStreams: however many servers one client's requests need at once, there
 // are descriptors left for others, and no server is thought to be down.
 func TestManyStreams(t *testing.T) {
-	server := newGuests(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	var asked atomic.Int64
+	server := newGuests(t, func(c net.Conn) {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			asked.Add(1)
+		}
+		_, _ = io.Copy(io.Discard, c)
+	})
 	s := newTheatre(t, server.addr, "mode: http")
 	s.room.Store(40)
 	c := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}, Timeout: 20 * time.Second}
@@ -204,6 +210,9 @@ func TestManyStreams(t *testing.T) {
 		})
 	}
 	eventually(t, "what is above the bound has failed", func() bool { return failed.Load() == 30 })
+	// Not just connected: a connection whose request ends before it was sent is
+	// kept for another one.
+	eventually(t, "what is within the bound has reached the server", func() bool { return asked.Load() == 20 })
 	if n := server.accepted.Load(); n != 20 {
 		t.Errorf("%d connections to the server, want 20", n)
 	}
