@@ -181,8 +181,7 @@ func testProxyFrom(r *rig) {
 	at := r.route(", proxy_protocol: { from: ["+elsewhere+"] }", backend)
 	r.wantTurnedAway(at, engine.ProxyNotAllowed)
 	if c, err := r.connect(at); err == nil { // or it is reset already
-		_ = c.say(v1(far, front) + "hello")
-		if got := c.all().String(); got != "0 bytes, reset" {
+		if got := c.refusal(v1(far, front) + "hello"); got != "0 bytes, reset" {
 			r.Errorf("with a header the client sees: %s; want a reset", got)
 		}
 	}
