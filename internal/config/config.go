@@ -228,6 +228,9 @@ type Route struct {
 	TLS         TLS
 	UpstreamTLS UpstreamTLS
 	HTTP        HTTP
+	Advertise   Advertise
+	Nodes       Nodes
+	Kafka       Kafka
 	Settings
 }
 

@@ -7,7 +7,7 @@ import (
 
 // The words that a value may be. The first is the default.
 var (
-	Modes      = []string{"tcp", "udp", "sni", "http"}
+	Modes      = []string{"tcp", "udp", "sni", "http", "kafka"}
 	Engines    = []string{"relay", "nft", "auto"}
 	OnDowns    = []string{"keep", "cut"}
 	Balances   = []string{"roundrobin", "leastconn", "source", "first"}
@@ -23,6 +23,7 @@ var (
 	TLSVersions   = []string{"1.2", "1.3"}
 	HTTPProtocols = []string{"http1", "h2"}
 	Forwardeds    = []string{"replace", "append", "off"}
+	UnknownAPIs   = []string{"hide", "pass"}
 )
 
 // ipPattern is near enough to an IP address; what it lets pass is looked at again.
@@ -115,7 +116,7 @@ func settingsKeys[S any](in func(*S) *Settings) []key[S] {
 		embed("keepalive", "TCP keepalive on both legs, below the 240 s after which Private Link cuts an idle flow. Default: 60s, then 4 probes 15s apart.",
 			switchable(duration(time.Second, 9*time.Hour), func(k *Keepalive) *Field[bool] { return &k.Off }, func(k *Keepalive) *Field[time.Duration] { return &k.Idle }, keepaliveKeys),
 			func(s *S) *Keepalive { return &in(s).Keepalive }),
-		embed("check", "How servers are tested. Default: off; failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
+		embed("check", "How servers are tested. Default: off (mode kafka: kafka); failed connects count all the same.", checkKind(), func(s *S) *Check { return &in(s).Check }),
 		field("warm", "Connections to keep ready to each address of a server, so that a client's need not wait for a handshake. Only for protocols in which the client speaks first. Default: 0.", integer("number of connections", 0, 1000), func(s *S) *Field[int] { return &in(s).Warm }),
 		field("max_connections", "Connections at one time on the route; see when_full.", kConns, func(s *S) *Field[int] { return &in(s).MaxConnections }),
 		field("rate", "New connections on the route, such as 100/s, with bursts of one second's worth; see when_full.", kRate, func(s *S) *Field[Rate] { return &in(s).Rate }),
@@ -196,7 +197,7 @@ var keepaliveKeys = []key[Keepalive]{
 }
 
 var routeKeys = append([]key[Route]{
-	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft); sni chooses the server by the TLS server name, without decryption; http forwards requests.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
+	field("mode", "tcp forwards the bytes unread; udp forwards datagrams (engine: nft); sni chooses the server by the TLS server name, without decryption; http forwards requests; kafka forwards a cluster of brokers behind one name.", enum("mode", Modes), func(r *Route) *Field[string] { return &r.Mode }),
 	required(list("listen", "PORT, FROM-TO, ADDRESS:PORT or %INTERFACE:PORT; or a list of them.", kListen, func(r *Route) *[]Field[Listen] { return &r.Listen })),
 	toKey(),
 	hostsKey(),
@@ -204,6 +205,9 @@ var routeKeys = append([]key[Route]{
 	embed("tls", "Speak TLS with clients.", listShorthand(kCert, func(t *TLS) *[]Field[string] { return &t.Cert }, tlsKeys), func(r *Route) *TLS { return &r.TLS }),
 	embed("upstream_tls", "Speak TLS with servers.", onKind(func(t *UpstreamTLS) *Field[bool] { return &t.On }, upstreamTLSKeys), func(r *Route) *UpstreamTLS { return &r.UpstreamTLS }),
 	embed("http", "mode http.", object(httpKeys), func(r *Route) *HTTP { return &r.HTTP }),
+	embed("advertise", "mode kafka: what clients are told of where the brokers are. Node n gets the port FROM + n - first_node.", object(advertiseKeys), func(r *Route) *Advertise { return &r.Advertise }),
+	nodesKey(),
+	embed("kafka", "mode kafka.", object(kafkaKeys), func(r *Route) *Kafka { return &r.Kafka }),
 }, settingsKeys(func(r *Route) *Settings { return &r.Settings })...)
 
 var serverKeys = []key[Server]{

@@ -108,7 +108,37 @@ type RouteStatus struct {
 	Listening []string         `json:"listening"`
 	Counters  Counters         `json:"counters"`
 	Endpoints []EndpointStatus `json:"endpoints"`
-	HTTP      *HTTPStatus      `json:"http,omitempty"` // mode http; else nil
+	HTTP      *HTTPStatus      `json:"http,omitempty"`  // mode http; else nil
+	Kafka     *KafkaStatus     `json:"kafka,omitempty"` // mode kafka; else nil
+}
+
+// KafkaStatus is what a route of mode kafka has done since the engine started.
+type KafkaStatus struct {
+	Nodes     []NodeStatus `json:"nodes"`     // that are known, by ID, and those that clients have asked for
+	Requests  []APICount   `json:"requests"`  // by API key, then version
+	Rewritten uint64       `json:"rewritten"` // answers in which addresses were written anew
+	Dropped   uint64       `json:"dropped"`   // addresses left out of answers: their nodes have no port
+	Unknown   uint64       `json:"unknown"`   // requests of APIs that are not known here
+}
+
+// NodeStatus is the state of one node of a cluster.
+type NodeStatus struct {
+	ID        int32  `json:"id"`
+	Port      uint16 `json:"port"`             // that clients reach it at
+	Server    string `json:"server,omitempty"` // where it is; "": not known
+	Up        bool   `json:"up"`               // an endpoint of its server is
+	By        string `json:"by,omitempty"`     // plan.NodeFrom
+	Active    int    `json:"active"`
+	Accepted  uint64 `json:"accepted"`
+	BytesUp   uint64 `json:"bytes_up"`
+	BytesDown uint64 `json:"bytes_down"`
+}
+
+// APICount counts the requests of one API.
+type APICount struct {
+	Key     int16  `json:"key"`
+	Version int16  `json:"version"`
+	Count   uint64 `json:"count"`
 }
 
 // HTTPStatus counts the requests of a route of mode http.
@@ -220,14 +250,15 @@ const (
 	UnknownServerName  Reason = "unknown server name"
 	NotTLS             Reason = "not TLS"
 	TLSFailed          Reason = "TLS handshake failed" // with the client
-	BadRequest         Reason = "bad request"          // not HTTP, or not safe to pass on
+	BadRequest         Reason = "bad request"          // not HTTP (mode kafka: not Kafka's protocol), or not safe to pass on
 
+	UnknownNode   Reason = "unknown node" // mode kafka: nobody knows where the node of that port is
 	ConnectFailed Reason = "connect failed"
 	NoServer      Reason = "no server up"
 	ServersFull   Reason = "servers full"
 	NoResources   Reason = "out of resources" // fds, ports or memory on this machine
-	// These two are of requests, in mode http.
-	BadResponse     Reason = "bad response"     // what the server sent is not HTTP, or not safe to pass on
+	BadResponse   Reason = "bad response"     // what the server sent is not of the mode's protocol, or not safe to pass on
+	// Of requests, in mode http.
 	ResponseTimeout Reason = "response timeout" // the server's head did not come in time
 
 	IdleTimeout Reason = "idle timeout"
@@ -259,7 +290,7 @@ func (c Counters) Refused() (n uint64) {
 var Reasons = []Reason{
 	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed,
 	Probe, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit,
-	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest, ConnectFailed, NoServer, ServersFull,
+	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest, UnknownNode, ConnectFailed, NoServer, ServersFull,
 	NoResources, BadResponse, ResponseTimeout, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 
@@ -305,6 +336,14 @@ type Dial struct {
 	Late bool
 }
 
+// Node is a node of a route's cluster, as the cluster says where it is.
+type Node struct {
+	Route string
+	ID    int32
+	Host  string // "": not known: a client has connected to the node's port
+	Port  uint16
+}
+
 // Hooks are how an engine tells what happens. They are called from the data
 // path and must not block; nil ones are left out.
 type Hooks struct {
@@ -314,6 +353,10 @@ type Hooks struct {
 	// Record is called when a connection starts and when it ends. The record
 	// is the callee's to keep.
 	Record func(*Record)
+	// Node is called for a node of a cluster (mode kafka) that an answer tells of
+	// otherwise than the plan does, and for one that a client wants and the plan
+	// does not have. It may be called often for the same one.
+	Node func(Node)
 	// Wants tells whether records of starts, or of ends, are of use at this
 	// moment; nil: they always are. It is asked before each is made.
 	Wants func(end bool) bool

@@ -42,6 +42,7 @@ const (
 	FeatureGroups         Feature = "servers by name"
 	FeatureSNI            Feature = "sni"
 	FeatureHTTP           Feature = "http"
+	FeatureKafka          Feature = "kafka"
 	FeatureTLS            Feature = "tls"
 	FeatureRate           Feature = "rate"
 	FeaturePerSource      Feature = "per_source"
@@ -90,6 +91,7 @@ var Capabilities = []Capability{
 	{FeatureGroups, []Engine{Relay}, true, "`to: { NAME: … }`: servers by consumer", "cannot read what is sent", "write engine: relay, or one listener for each"},
 	{FeatureSNI, []Engine{Relay}, true, "`mode: sni`: servers by TLS server name", "cannot read what is sent", "write engine: relay"},
 	{FeatureHTTP, []Engine{Relay}, true, "`mode: http`: requests", "cannot read what is sent", "write engine: relay"},
+	{FeatureKafka, []Engine{Relay}, true, "`mode: kafka`: a cluster behind one name", "cannot read what is sent", "write engine: relay, or mode: tcp and a route for each broker"},
 	{FeatureTLS, []Engine{Relay}, true, "`tls` and `upstream_tls`", "cannot encrypt", "write engine: relay, or take it out"},
 	{FeatureRate, []Engine{Relay}, true, "`rate`: new connections a second", "cannot make connections wait", "write engine: relay, or take it out"},
 	{FeaturePerSource, []Engine{Relay}, true, "`per_source`: limits for one client", "cannot count clients", "write engine: relay, or take it out"},
@@ -180,6 +182,7 @@ func (b *builder) layerAsks(c *config.Route, r *Route, need func(Feature, bool, 
 	need(FeatureSendProxy, r.SendProxy != SendNone, firstSet(c.SendProxy.Pos, d.SendProxy.Pos), "")
 	need(FeatureSNI, r.Mode == ModeSNI, c.Mode.Pos, "mode sni")
 	need(FeatureHTTP, r.Mode == ModeHTTP, c.Mode.Pos, "mode http")
+	need(FeatureKafka, r.Mode == ModeKafka, c.Mode.Pos, "mode kafka")
 	need(FeatureGroups, r.Mode == TCP && len(r.Groups) > 0, c.Name.Pos, "")
 	need(FeatureTLS, r.TLS != nil || r.UpstreamTLS.On, firstSet(c.UpstreamTLS.On.Pos, posOf(c.TLS.Cert)), "")
 	need(FeatureRate, r.Rate.N > 0, firstSet(c.Rate.Pos, d.Rate.Pos), "")

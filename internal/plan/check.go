@@ -122,6 +122,9 @@ func (b *builder) check(c *config.Route, r *Route) Check {
 		which = d
 	}
 	k.Kind = kindOf(which)
+	if r.Mode == ModeKafka && !saysKind(which) {
+		k.Kind = CheckKafka // a broker that accepts connections is not always one that answers
+	}
 	if k.Kind.Named() {
 		k.Host = pick(s.Host, d.Host, "")
 	}

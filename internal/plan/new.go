@@ -154,7 +154,7 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		Warm:           pick(s.Warm, d.Warm, 0),
 		MaxConnections: pick(s.MaxConnections, d.MaxConnections, 0),
 	}
-	if r.Mode == ModeHTTP || c.UpstreamTLS.On.V || len(c.TLS.Cert) > 0 {
+	if r.Mode == ModeHTTP || r.Mode == ModeKafka || c.UpstreamTLS.On.V || len(c.TLS.Cert) > 0 {
 		r.Warm = 0 // no connection of a session's is one that was there
 	}
 	r.UserTimeout = pickOff(s.UserTimeout, d.UserTimeout, b.userTimeout(r.Keepalive))
@@ -163,6 +163,7 @@ func (b *builder) route(i int, c *config.Route) *Route {
 		b.listeners = append(b.listeners, listener{Listen(l.V), r.Mode == UDP, fmt.Sprintf("route %q", r.Name), i, l.Pos})
 	}
 	b.servers(c, r)
+	r.Kafka = b.kafka(i, c, r)
 	b.layers(c, r)
 	r.Check = b.check(c, r)
 	b.engine(c, r)

@@ -103,8 +103,8 @@ func (b *builder) tls(c *config.Route, r *Route) *TLS {
 	if pos == (config.Pos{}) {
 		return nil
 	}
-	if r.Mode != TCP && r.Mode != ModeHTTP {
-		b.problems.Addf(pos, "route %q: mode %s decrypts nothing; write mode: tcp or http, or take `tls` out", r.Name, r.Mode)
+	if r.Mode != TCP && r.Mode != ModeHTTP && r.Mode != ModeKafka {
+		b.problems.Addf(pos, "route %q: mode %s decrypts nothing; write mode: tcp, http or kafka, or take `tls` out", r.Name, r.Mode)
 	}
 	if len(t.Cert) == 0 {
 		b.problems.Addf(pos, "route %q: `tls` has no certificate; add cert: FILE", r.Name)
@@ -138,8 +138,8 @@ func (b *builder) upstreamTLS(c *config.Route, r *Route) UpstreamTLS {
 	if !t.On.V {
 		return UpstreamTLS{}
 	}
-	if r.Mode != TCP && r.Mode != ModeHTTP {
-		b.problems.Addf(t.On.Pos, "route %q: mode %s encrypts nothing; write mode: tcp or http, or take `upstream_tls` out", r.Name, r.Mode)
+	if r.Mode != TCP && r.Mode != ModeHTTP && r.Mode != ModeKafka {
+		b.problems.Addf(t.On.Pos, "route %q: mode %s encrypts nothing; write mode: tcp, http or kafka, or take `upstream_tls` out", r.Name, r.Mode)
 	}
 	if t.Key.Set() && !t.Cert.Set() {
 		b.problems.Addf(t.Key.Pos, "route %q: a key needs its certificate; add cert: FILE", r.Name)
@@ -223,8 +223,8 @@ func (b *builder) groups(c *config.Route, r *Route) {
 			b.problems.Addf(g.Match.Pos, "route %q: `hosts` is for mode http; write mode: http", r.Name)
 		case !hosts && r.Mode == ModeHTTP:
 			b.problems.Addf(g.Match.Pos, "route %q: mode http chooses servers by `hosts`, and `to` has those for the rest; write hosts: { %s: … }", r.Name, g.Match.V)
-		case !hosts && r.Mode == UDP:
-			b.problems.Addf(g.Match.Pos, "route %q: mode udp has one set of servers; write to: [HOST:PORT]", r.Name)
+		case !hosts && (r.Mode == UDP || r.Mode == ModeKafka):
+			b.problems.Addf(g.Match.Pos, "route %q: mode %s has one set of servers; write to: [HOST:PORT]", r.Name, r.Mode)
 		case r.Mode == ModeSNI || r.Mode == ModeHTTP:
 			r.Groups[i].Match = strings.ToLower(strings.TrimSuffix(g.Match.V, "."))
 			b.hostname(r, g.Match)

@@ -133,6 +133,7 @@ type Route struct {
 	TLS         *TLS        `json:"tls,omitempty"`         // with clients; nil: none
 	UpstreamTLS UpstreamTLS `json:"upstream_tls,omitzero"` // with servers
 	HTTP        *HTTP       `json:"http,omitempty"`        // mode http; else nil
+	Kafka       *Kafka      `json:"kafka,omitempty"`       // mode kafka; else nil
 }
 
 // Mode is what a route understands of what it forwards.
@@ -144,6 +145,9 @@ const (
 	UDP      Mode = "udp"
 	ModeSNI  Mode = "sni"  // the server is chosen by the TLS server name; nothing is decrypted
 	ModeHTTP Mode = "http" // requests are forwarded, not connections
+	// ModeKafka forwards a cluster: what its answers say of where brokers are is
+	// rewritten.
+	ModeKafka Mode = "kafka"
 )
 
 // OnDown is what becomes of live connections to a server that goes down.

@@ -258,6 +258,7 @@ const (
 	notTLS
 	tlsFailed
 	badRequest
+	unknownNode
 	connectFailed
 	noServer
 	serversFull
@@ -282,7 +283,7 @@ var reasons = [numReasons]engine.Reason{
 	unknownConsumer: engine.UnknownConsumer, consumerNotAllowed: engine.ConsumerNotAllowed, consumerLimit: engine.ConsumerLimit,
 	rateLimit: engine.RateLimit, routeLimit: engine.RouteLimit, sourceLimit: engine.SourceLimit,
 	noServerName: engine.NoServerName, unknownServerName: engine.UnknownServerName, notTLS: engine.NotTLS, tlsFailed: engine.TLSFailed, badRequest: engine.BadRequest,
-	connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
+	unknownNode: engine.UnknownNode, connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
 	badResponse: engine.BadResponse, responseTimeout: engine.ResponseTimeout,
 	idleTimeout: engine.IdleTimeout, finTimeout: engine.FinTimeout, lostClient: engine.LostClient, lostServer: engine.LostServer,
 	serverDown: engine.ServerDown, killed: engine.Killed, stopped: engine.Stopped, fault: engine.Fault,

@@ -1,0 +1,167 @@
+package plan
+
+import (
+	"strings"
+	"testing"
+
+	"midspan/internal/config"
+)
+
+const cluster = `routes:
+  orders:
+    mode: kafka
+    listen: 19092
+    to: [kafka1.corp.example:9092, 10.0.0.2:9092]
+    advertise: { host: kafka.example, ports: 19100-19163, node_ports: { 1001: 19190 } }
+`
+
+func kafkaPlan(t *testing.T, text string) (*Plan, error) {
+	t.Helper()
+	f, err := config.Parse("t.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := New(f)
+	return p, err
+}
+
+func TestKafkaPorts(t *testing.T) {
+	p, err := kafkaPlan(t, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.Routes[0]
+	k := r.Kafka
+	for _, tt := range []struct {
+		node int32
+		port uint16
+		ok   bool
+	}{{0, 19100, true}, {63, 19163, true}, {64, 0, false}, {1001, 19190, true}, {-1, 0, false}, {1<<31 - 1, 0, false}} {
+		port, ok := k.PortOf(tt.node)
+		if port != tt.port || ok != tt.ok {
+			t.Errorf("node %d: port %d, %v; want %d, %v", tt.node, port, ok, tt.port, tt.ok)
+		}
+		if node, is := k.NodeOf(port); tt.ok && (!is || node != tt.node) {
+			t.Errorf("port %d: node %d, %v; want %d", port, node, is, tt.node)
+		}
+	}
+	if _, is := k.NodeOf(19092); is {
+		t.Error("the bootstrap port is taken for a node's")
+	}
+	var listen []string
+	for _, l := range r.Listen {
+		listen = append(listen, l.String())
+	}
+	if got := strings.Join(listen, " "); got != "*:19092 *:19100-19163 *:19190" {
+		t.Errorf("it listens on %s", got)
+	}
+	if r.Check.Kind != CheckKafka {
+		t.Errorf("the check is %s", r.Check.Kind)
+	}
+}
+
+func TestKafkaLearns(t *testing.T) {
+	p, err := kafkaPlan(t, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := p.WithNodes(map[string][]KnownNode{"orders": {
+		{ID: 3, Host: "KAFKA1.corp.example", Port: 9094},
+		{ID: 2, Host: "10.0.0.2", Port: 9092},
+		{ID: 5, Host: "elsewhere.example", Port: 9092},
+		{ID: 64, Host: "10.0.0.2", Port: 9092},
+		{ID: 6},
+		{ID: 7, Host: "kafka1.corp.example\n", Port: 9092},
+	}})
+	r := next.Routes[0]
+	var got []string
+	for _, n := range r.Kafka.Nodes {
+		got = append(got, r.Servers[n.Server].Name)
+	}
+	if s := strings.Join(got, " "); s != "10.0.0.2:9092 kafka1.corp.example:9094" {
+		t.Errorf("the nodes are %s", s)
+	}
+	if len(r.Servers) != 3 || len(r.Default) != 2 || len(p.Routes[0].Servers) != 2 || len(p.Routes[0].Kafka.Nodes) != 0 {
+		t.Errorf("%d servers, %d for the bootstrap; before: %d, %d nodes", len(r.Servers), len(r.Default), len(p.Routes[0].Servers), len(p.Routes[0].Kafka.Nodes))
+	}
+}
+
+func TestKafkaPatternAndFile(t *testing.T) {
+	p, err := kafkaPlan(t, cluster+"    nodes: \"kafka-{node}.corp:9092\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.WithNodes(map[string][]KnownNode{"orders": {{ID: 4, Host: "broker4.internal", Port: 9092}}}).Routes[0]
+	if n := r.Kafka.Node(4); n == nil || r.Servers[n.Server].Name != "kafka-4.corp:9092" || n.Host != "broker4.internal" || n.By != NodePattern {
+		t.Errorf("node 4: %+v", n)
+	}
+	p, err = kafkaPlan(t, cluster+"    nodes: { 4: 10.0.0.4:9092, 1: 10.0.0.2:9092 }\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = p.WithNodes(map[string][]KnownNode{"orders": {{ID: 4, Host: "broker4.internal", Port: 9092}}}).Routes[0]
+	if n := r.Kafka.Node(4); r.Servers[n.Server].Name != "10.0.0.4:9092" || n.Host != "broker4.internal" || n.By != NodeWritten {
+		t.Errorf("node 4: %+v", n)
+	}
+	if n := r.Kafka.Node(1); n == nil || n.Server != 1 || p.Routes[0].Kafka.Node(4).Host != "" {
+		t.Errorf("node 1: %+v", n)
+	}
+}
+
+func TestMayLearn(t *testing.T) {
+	p, err := kafkaPlan(t, cluster+"    kafka: { learn: [\"*.corp.example\", \"10.20.0.0/16:9092\", \"[fd00::/8]:9092\", broker.x] }\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := p.Routes[0].Kafka
+	for _, tt := range []struct {
+		host string
+		port uint16
+		want bool
+	}{
+		{"a.corp.example", 1, true},
+		{"a.b.CORP.example.", 9092, true},
+		{"corp.example", 9092, false},
+		{"xcorp.example", 9092, false},
+		{"10.20.3.4", 9092, true},
+		{"10.20.3.4", 9093, false},
+		{"10.21.3.4", 9092, false},
+		{"::ffff:10.20.3.4", 9092, true},
+		{"fd00::1", 9092, true},
+		{"fd00::1", 22, false},
+		{"broker.x", 22, true},
+		{"broker.x", 0, false},
+		{"", 9092, false},
+		{"a b.corp.example", 9092, false},
+		{"a:1.corp.example", 9092, false},
+	} {
+		if got := k.MayLearn(tt.host, tt.port); got != tt.want {
+			t.Errorf("%q:%d: %v", tt.host, tt.port, got)
+		}
+	}
+}
+
+func TestKafkaProblems(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n", "write advertise: { host: NAME, ports: FROM-TO }"},
+		{"    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "are for mode kafka"},
+		{"    listen: 1\n    to: a:1\n    nodes: { 1: b:2 }\n", "are for mode kafka"},
+		{"    mode: kafka\n    engine: nft\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "cannot read what is sent"},
+		{"    mode: kafka\n    listen: 1-2\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "listens on one port"},
+		{"    mode: kafka\n    listen: 5\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "which route \"r\" has already"},
+		{"    mode: kafka\n    listen: 1\n    to: a\n    advertise: { host: x, ports: 5-6 }\n", "has no port"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-5000 }\n", "4996 ports"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6, first_node: 2147483647 }\n", "lower first_node"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6, node_ports: { 9: 6 } }\n", "port 6 is node 1's already"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    nodes: { 7: b:1 }\n", "node 7 has no port"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    nodes: { 0: b:1, 1: b:1 }\n", "b:1 is node 0 already"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: off }\n", "nobody knows where the brokers are"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: [off, x.y] }\n", "stands among hosts"},
+		{"    mode: kafka\n    listen: 1\n    to: { b: a:1 }\n    advertise: { host: x, ports: 5-6 }\n", "mode kafka has one set"},
+	} {
+		_, err := kafkaPlan(t, "health: off\nadmin: off\nroutes:\n  r:\n"+tt.text)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s\n%v\nwant: %s", tt.text, err, tt.want)
+		}
+	}
+}
