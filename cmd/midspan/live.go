@@ -100,7 +100,7 @@ close; live connections then get drain.timeout to end. Same as SIGTERM.`,
 
 // watchDrain shows what is left until the daemon no longer answers.
 func (u *ui) watchDrain(ctx context.Context, d *admin.Client) error {
-	left, until := -1, time.Time{}
+	left, cut, until := -1, 0, time.Time{}
 	for {
 		s, err := d.Status(ctx)
 		switch {
@@ -109,8 +109,11 @@ func (u *ui) watchDrain(ctx context.Context, d *admin.Client) error {
 			return ctx.Err()
 		case err != nil:
 			u.clearLine()
-			if left > 0 && !time.Now().Before(until) {
-				u.say("ended at the drain timeout: %s reset", wasOrWere(left))
+			if cut == 0 && !time.Now().Before(until) {
+				cut = left // its last word has not been heard
+			}
+			if cut > 0 {
+				u.say("ended at the drain timeout: %s reset", wasOrWere(cut))
 				return errNo
 			}
 			u.say("drained")
@@ -118,7 +121,7 @@ func (u *ui) watchDrain(ctx context.Context, d *admin.Client) error {
 		case s.State != daemon.Draining:
 			return errors.New("the daemon runs again: another one has taken its place")
 		}
-		until = s.DrainUntil
+		until, cut = s.DrainUntil, s.DrainCut
 		if n := s.Engine.Connections; n != left && !until.IsZero() {
 			u.progress("draining: %s left, until %s at the latest", count(n, "connection"), until.Local().Format(time.TimeOnly))
 			left = n

@@ -38,6 +38,7 @@ var states = map[engine.Reason][2]string{
 	engine.NotTLS:             {"PR"},       // as `reject if !{ req.ssl_hello_type 1 }`
 	engine.TLSFailed:          {"PR"},       // HAProxy writes a line of another form: "SSL handshake failure"
 	engine.BadRequest:         {"PR"},       // and <BADREQ>
+	engine.UnknownNode:        {"SC"},       // as if nothing listened where the broker is to be
 	engine.ConnectFailed:      {"SC"},       // refused, unreachable, or no answer (HAProxy tells the last apart, as sC)
 	engine.NoServer:           {"SC"},       // what HAProxy says with <NOSRV>
 	engine.ServersFull:        {"sQ"},       // every server at its maxconn; HAProxy says so after timeout queue, we at once

@@ -50,6 +50,9 @@ func (d *Daemon) drain(ctx context.Context) error {
 			return nil
 		case time.Now().After(end):
 			d.log.Warn("drain timeout: connections are reset", "connections", n)
+			d.mu.Lock()
+			d.status.DrainCut = n
+			d.mu.Unlock()
 			return nil
 		}
 		select {

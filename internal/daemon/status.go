@@ -24,19 +24,21 @@ const (
 
 // Status is all that there is to see.
 type Status struct {
-	State       State           `json:"state"`
-	StateSince  time.Time       `json:"state_since"`
-	Since       time.Time       `json:"since"` // of the start
-	Loaded      time.Time       `json:"loaded"`
-	Reloads     int             `json:"reloads"`
-	FailedLoad  string          `json:"failed_load,omitempty"` // the error of the last reload, if it failed
-	FailedLoads int             `json:"failed_loads"`
-	Warnings    []string        `json:"warnings,omitempty"`
-	DrainUntil  time.Time       `json:"drain_until,omitzero"`
-	Engine      engine.Status   `json:"engine"`
-	Health      []health.State  `json:"health"`
-	Names       map[string]Name `json:"names"`
-	NotReady    string          `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
+	State       State     `json:"state"`
+	StateSince  time.Time `json:"state_since"`
+	Since       time.Time `json:"since"` // of the start
+	Loaded      time.Time `json:"loaded"`
+	Reloads     int       `json:"reloads"`
+	FailedLoad  string    `json:"failed_load,omitempty"` // the error of the last reload, if it failed
+	FailedLoads int       `json:"failed_loads"`
+	Warnings    []string  `json:"warnings,omitempty"`
+	DrainUntil  time.Time `json:"drain_until,omitzero"`
+	// DrainCut are the connections that are reset because that has come.
+	DrainCut int             `json:"drain_cut,omitempty"`
+	Engine   engine.Status   `json:"engine"`
+	Health   []health.State  `json:"health"`
+	Names    map[string]Name `json:"names"`
+	NotReady string          `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
 }
 
 // Name is what is known of a name.
