@@ -85,6 +85,8 @@ func targetRole(m peer.Mode) (role string, speaks peer.Mode) {
 		return "serve-http", m
 	case peer.ModeProxy:
 		return "serve-proxy", m
+	case peer.ModeKafka:
+		return "serve-kafka", m
 	default:
 		return "serve", peer.ModeTCP
 	}
@@ -130,7 +132,11 @@ func (s *stage) ping(addr string, m peer.Mode) error {
 	if m == peer.ModeHTTP {
 		return s.get(addr)
 	}
-	return s.try(speaking(m, load.Spec{Addr: addr, Conns: 1, Steps: []load.Step{{Send: 64, Receive: 64}}, Sessions: 1}))
+	step := load.Step{Send: 64, Receive: 64}
+	if m == peer.ModeKafka {
+		step = load.ProduceKafka(64)
+	}
+	return s.try(speaking(m, load.Spec{Addr: addr, Conns: 1, Steps: []load.Step{step}, Sessions: 1}))
 }
 
 // speaking is spec as clients of a mode speak.
@@ -138,6 +144,8 @@ func speaking(m peer.Mode, spec load.Spec) load.Spec {
 	switch m {
 	case peer.ModeSNI, peer.ModeTLS:
 		spec.TLS = peer.ServerName
+	case peer.ModeKafka:
+		spec.Kafka = true
 	case peer.ModeProxy:
 		spec.Proxy, spec.Reconnect = true, true
 	}

@@ -34,7 +34,7 @@ func main() {
 // start is what this process is to be: the program, or an end of a measurement.
 func start(args []string) (code int, err error) {
 	roles := map[string]func(string) error{
-		"serve": serve(load.Serve), "serve-http": serve(load.ServeHTTP), "serve-proxy": serve(load.ServeProxy), "serve-tls": load.ServeTLS,
+		"serve": serve(load.Serve), "serve-http": serve(load.ServeHTTP), "serve-proxy": serve(load.ServeProxy), "serve-tls": load.ServeTLS, "serve-kafka": serve(load.ServeKafka),
 		"load": drive, "iocopy": peer.IOCopy, "apply": apply,
 	}
 	if len(args) == 2 && roles[args[0]] != nil {

@@ -64,7 +64,7 @@ func workloads() []workload {
 		bulk("mtu1", "Bulk, 1500-byte frames, 1 conn.", 1, true), bulk("mtu8", "Bulk, 1500-byte frames, 8 conns.", 8, true),
 		shortConnections(), pingPong("pp1", 1), pingPong("pp64", 64), pingPong("pp512", 512), kafka(), tls(), idle(), manyRoutes(),
 		connectionsOfMany(), applyMany(),
-		http(), httpConnections(), httpBig(), sniBulk(), sniConnections(), tlsBulk(), tlsConnections(), proxied(),
+		http(), httpConnections(), httpBig(), sniBulk(), sniConnections(), tlsBulk(), tlsConnections(), proxied(), kafkaFetch(), kafkaProduce(),
 	}
 }
 

@@ -153,12 +153,21 @@ func newClient(spec Spec) (*client, error) {
 	if spec.Proxy && (!spec.Reconnect || spec.Check) {
 		return nil, errors.New("a PROXY header is for the beginning of a connection that is not checked")
 	}
+	if spec.Kafka && spec.Check {
+		return nil, errors.New("requests of Kafka's have no digests")
+	}
 	for _, s := range spec.Steps {
 		if s.Send < headerSize || s.Receive <= 0 {
 			return nil, fmt.Errorf("a step of %d bytes up and %d down: at least %d up and 1 down", s.Send, s.Receive, headerSize)
 		}
 		head := make([]byte, min(s.Send, bufferSize))
 		header{spec.Check, s.Send, s.Receive}.encode(head)
+		if spec.Kafka {
+			var err error
+			if head, err = kafkaRequest(s); err != nil {
+				return nil, err
+			}
+		}
 		c.heads = append(c.heads, head)
 	}
 	if spec.Proxy {

@@ -25,6 +25,7 @@ type target struct {
 	seed     uint64
 	http     bool // see ServeHTTP
 	proxy    bool // see ServeProxy
+	kafka    bool // see ServeKafka
 }
 
 // served is a connection of the target: it reads a request, then writes the
@@ -39,7 +40,7 @@ type served struct {
 	unsent  int64 // of the answer
 	in      *sink
 	out     *source
-	pending []byte // of a checked answer; of HTTP's, its head
+	pending []byte // of a checked answer; of HTTP's or Kafka's, its head
 	request []byte // of HTTP
 	last    bool   // HTTP: the connection ends after this answer
 	known   bool   // the PROXY header has come
@@ -136,6 +137,10 @@ func (t *target) serve(c *served) {
 			e = t.httpAnswer(c)
 		case t.http:
 			e = t.httpRequest(c)
+		case t.kafka && c.unsent > 0:
+			e = t.kafkaAnswer(c)
+		case t.kafka:
+			e = t.kafkaRequest(c)
 		case c.unsent > 0:
 			e = t.answer(c)
 		default:

@@ -14,6 +14,7 @@ type Spec struct {
 	Check     bool          // messages carry digests, and are checked
 	Hold      bool          // see Hold
 	TLS       string        // the server name to ask for in TLS; "": no TLS. Not with Check, Hold or Proxy
+	Kafka     bool          // requests are Kafka's: steps are those of ProduceKafka and FetchKafka. Not with Check
 	Proxy     bool          // each connection begins with a PROXY header; only with Reconnect
 }
 

@@ -30,9 +30,11 @@ func midspanConfig(engine string) func([]Route, Limits) string {
 
 // midspanMode are a route's keys beside listen and to.
 var midspanMode = map[Mode]string{
-	ModeSNI:   "mode: sni, ",
-	ModeHTTP:  "mode: http, ",
-	ModeTLS:   "tls: " + pemFile + ", ",
+	ModeSNI:  "mode: sni, ",
+	ModeHTTP: "mode: http, ",
+	ModeTLS:  "tls: " + pemFile + ", ",
+	// Clients of the bench speak with this one broker, and it says of no other.
+	ModeKafka: "mode: kafka, advertise: { host: kafka.example, ports: 19100-19101 }, kafka: { discover: off }, check: off, ",
 	ModeProxy: "proxy_protocol: required, send_proxy: v2, ",
 }
 

@@ -17,7 +17,7 @@ import (
 // StartWith starts a peer that is midspan with a file's text.
 func (p *Peer) StartWith(l *lab.Lab, text string) (*Running, error) {
 	r := &Running{Peer: p, lab: l}
-	return r, r.launch(text)
+	return r, r.launch(text, nil)
 }
 
 // ReloadWith gives midspan another text and tells how long `midspan reload` takes.

@@ -33,6 +33,7 @@ const (
 	ModeSNI   Mode = "sni"   // chooses the target by the name in TLS's first message: ServerName, and no other
 	ModeHTTP  Mode = "http"  // is a reverse proxy
 	ModeTLS   Mode = "tls"   // ends TLS, with the certificate of pemFile
+	ModeKafka Mode = "kafka" // understands Kafka's protocol, and rewrites what answers say of brokers
 	ModeProxy Mode = "proxy" // takes a PROXY header of the client's and sends one to the target
 )
 
@@ -80,7 +81,8 @@ type Peer struct {
 
 	file     string // name of the configuration
 	config   func([]Route, Limits) string
-	args     []string // when empty the peer is no process
+	args     []string               // when empty the peer is no process
+	argsFor  func([]Route) []string // further ones
 	apply    func(*lab.Lab, []Route) error
 	extend   func(*lab.Lab, Route) error // adds a route to a peer that is no process
 	reload   os.Signal
@@ -203,14 +205,14 @@ func (p *Peer) Start(l *lab.Lab, routes []Route, limits Limits) (*Running, error
 			return nil, err
 		}
 	}
-	if err := r.launch(p.config(routes, limits)); err != nil {
+	if err := r.launch(p.Config(routes, limits), routes); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
 // launch starts the peer's process with a configuration.
-func (r *Running) launch(config string) error {
+func (r *Running) launch(config string, routes []Route) error {
 	p := r.Peer
 	if err := r.write(config); err != nil {
 		return err
@@ -225,8 +227,12 @@ func (r *Running) launch(config string) error {
 		}
 		program = path
 	}
+	args := p.args
+	if p.argsFor != nil {
+		args = slices.Concat(args, p.argsFor(routes))
+	}
 	var err error
-	if r.Proc, err = r.lab.Start(lab.Cmd{Program: program, Args: p.args, Env: p.env, In: r.lab.Forwarder}); err != nil {
+	if r.Proc, err = r.lab.Start(lab.Cmd{Program: program, Args: args, Env: p.env, In: r.lab.Forwarder}); err != nil {
 		return err
 	}
 	r.Started = r.Proc.Started
@@ -234,6 +240,9 @@ func (r *Running) launch(config string) error {
 }
 
 func (r *Running) write(config string) error {
+	if r.Peer.file == "" {
+		return nil
+	}
 	return os.WriteFile(filepath.Join(r.lab.Dir, r.Peer.file), []byte(config), 0o644)
 }
 

@@ -14,6 +14,9 @@ var two = []Route{{Port: 20000, To: "10.9.2.1:9000"}, {Port: 20001, To: "10.9.2.
 func TestConfig(t *testing.T) {
 	for _, p := range append(All(), Build("midspan", "midspan", nil), InKernel("midspan", "midspan", nil)) {
 		text := p.Config(two, Limits{Conns: 4321})
+		if p.argsFor != nil {
+			text = strings.Join(p.argsFor(two), " ")
+		}
 		if p.Kind == None {
 			if text != "" {
 				t.Errorf("%s has a configuration:\n%s", p.Name, text)
@@ -34,7 +37,7 @@ func TestModeConfig(t *testing.T) {
 		"haproxy": {ModeSNI: "req.ssl_sni -i " + ServerName, ModeHTTP: "mode http\n", ModeTLS: "ssl crt server.pem", ModeProxy: "send-proxy-v2"},
 		"nginx":   {ModeSNI: "ssl_preread on;", ModeHTTP: "proxy_pass http://r20000;", ModeTLS: "ssl_certificate server.pem;", ModeProxy: "proxy_protocol on;"},
 		"envoy":   {ModeSNI: "server_names: [" + ServerName, ModeHTTP: "http_connection_manager", ModeTLS: "filename: server.pem"},
-		"midspan": {ModeSNI: "mode: sni", ModeHTTP: "mode: http", ModeTLS: "tls: server.pem", ModeProxy: "send_proxy: v2"},
+		"midspan": {ModeSNI: "mode: sni", ModeHTTP: "mode: http", ModeTLS: "tls: server.pem", ModeProxy: "send_proxy: v2", ModeKafka: "mode: kafka"},
 	}
 	for _, p := range append(All(), Build("midspan", "midspan", nil)) {
 		for mode, word := range words[p.Family] {

@@ -9,11 +9,11 @@ import (
 // All are the peers, in the order in which results show them. Midspan is added
 // by Build, and its kernel engine by InKernel.
 func All() []*Peer {
-	return []*Peer{direct(), iptables(), haproxy(), haproxySplice(), nginx(), nginx64k(), envoy(), ioCopy()}
+	return []*Peer{direct(), iptables(), haproxy(), haproxySplice(), nginx(), nginx64k(), envoy(), ioCopy(), kafkaProxy()}
 }
 
 func direct() *Peer {
-	return &Peer{Name: "direct", Title: "direct", Kind: None, Family: "direct", Modes: []Mode{ModeTCP, ModeHTTP}}
+	return &Peer{Name: "direct", Title: "direct", Kind: None, Family: "direct", Modes: []Mode{ModeTCP, ModeHTTP, ModeKafka}}
 }
 
 var everyMode = []Mode{ModeTCP, ModeSNI, ModeHTTP, ModeTLS, ModeProxy}
@@ -27,7 +27,7 @@ const (
 // Build is a binary of midspan.
 func Build(name, path string, env []string) *Peer {
 	return &Peer{
-		Name: name, Title: name, Kind: Midspan, Family: name, Best: true, FDs: 2, Engine: Relay, Routes: true, Modes: everyMode,
+		Name: name, Title: name, Kind: Midspan, Family: name, Best: true, FDs: 2, Engine: Relay, Routes: true, Modes: append(everyMode[:len(everyMode):len(everyMode)], ModeKafka),
 		program: path, remedy: "make build", version: []string{"version"},
 		// Each in its lab's directory: what one that was killed leaves is not to be
 		// found by the next, and two may run at the same time.
@@ -46,12 +46,12 @@ func InKernel(name, path string, env []string) *Peer {
 	return p
 }
 
-// Plain is the same binary where it does nothing with bytes whose server others
-// choose by name: what looking at the name costs.
+// Plain is the same binary where it does nothing with bytes that others read: what
+// looking at names, or at Kafka's frames, costs.
 func Plain(name, path string, env []string) *Peer {
 	p := Build(name, path, env)
 	p.Name, p.Title, p.Family, p.Best = PlainName(name), name+", tcp", PlainName(name), false
-	p.Kind, p.Modes, p.Routes = Proxy, []Mode{ModeSNI}, false
+	p.Kind, p.Modes, p.Routes = Proxy, []Mode{ModeSNI, ModeKafka}, false
 	p.config = func(routes []Route, limits Limits) string {
 		routes = slices.Clone(routes)
 		for i := range routes {

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"midspan/bench/load"
+	"midspan/bench/peer"
+	"midspan/bench/result"
+)
+
+// kafkaPeers are those beside midspan in workloads of mode kafka.
+var kafkaPeers = []string{"direct", "kafka-proxy"}
+
+func kafkaFetch() workload {
+	w := kafka()
+	w.Name, w.Title = "kafka-fetch", "Mode kafka, fetches of 1 MiB"
+	w.Text = "8 connections: Fetch requests (version 16), answers with 1 MiB of records, which the forwarder has to read as far as " +
+		"they may name brokers. midspan, tcp is the same without a look."
+	w.spec.Steps = []load.Step{load.FetchKafka()}
+	w.quick, w.mode, w.most, w.peers = true, peer.ModeKafka, webRounds, kafkaPeers
+	return w
+}
+
+func kafkaProduce() workload {
+	w := pingPong("pp1", 1)
+	w.Workload = result.Workload{
+		Name: "kafka-1k", Title: "Mode kafka, 1 KiB produced", Primary: rtts.Name, Metrics: w.Metrics,
+		Text: "1 connection: Produce requests (version 10) with 1 KiB of records, and their answers.",
+	}
+	w.spec.Steps = []load.Step{load.ProduceKafka(1 << 10)}
+	w.mode, w.most, w.peers = peer.ModeKafka, webRounds, kafkaPeers
+	return w
+}
