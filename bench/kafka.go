@@ -6,6 +6,32 @@ import (
 	"midspan/bench/result"
 )
 
+var added = result.Metric{Name: "added_us", Title: "median added", Unit: result.Microseconds}
+
+// addedLatency fills in what forwarders add to the latency of workloads that ask.
+func addedLatency(r *result.Results) {
+	type round struct {
+		workload string
+		n        int
+	}
+	direct := map[round]float64{}
+	asked := func(s result.Sample) bool {
+		w, _ := r.Workload(s.Workload)
+		_, ok := w.Metric(added.Name)
+		return ok
+	}
+	for _, s := range r.Samples {
+		if s.Peer == result.Direct && asked(s) {
+			direct[round{s.Workload, s.Round}] = s.Values[p50.Name]
+		}
+	}
+	for _, s := range r.Samples {
+		if d, ok := direct[round{s.Workload, s.Round}]; ok && s.Peer != result.Direct && asked(s) {
+			s.Values[added.Name] = s.Values[p50.Name] - d
+		}
+	}
+}
+
 // kafkaPeers are those beside midspan in workloads of mode kafka.
 var kafkaPeers = []string{"direct", "kafka-proxy"}
 
@@ -22,8 +48,9 @@ func kafkaFetch() workload {
 func kafkaProduce() workload {
 	w := pingPong("pp1", 1)
 	w.Workload = result.Workload{
-		Name: "kafka-1k", Title: "Mode kafka, 1 KiB produced", Primary: rtts.Name, Metrics: w.Metrics,
-		Text: "1 connection: Produce requests (version 10) with 1 KiB of records, and their answers.",
+		Name: "kafka-1k", Title: "Mode kafka, 1 KiB produced", Primary: rtts.Name, Metrics: append([]result.Metric{added}, w.Metrics...),
+		Text: "1 connection: Produce requests (version 10) with 1 KiB of records, and their answers. What a forwarder adds is its median " +
+			"latency less that of the round without one.",
 	}
 	w.spec.Steps = []load.Step{load.ProduceKafka(1 << 10)}
 	w.mode, w.most, w.peers = peer.ModeKafka, webRounds, kafkaPeers

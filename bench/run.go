@@ -41,6 +41,7 @@ func measure(o *options) (code int, err error) {
 	}
 	r.allRounds(ctx)
 	r.kernelShares()
+	addedLatency(r.results)
 	r.results.Samples = slices.DeleteFunc(r.results.Samples, func(s result.Sample) bool { return len(s.Values) == 0 })
 	r.results.Took = result.Since(r.results.Started)
 	if ctx.Err() != nil {

@@ -77,6 +77,10 @@ var Requirements = []Requirement{
 	{Workload: "sni-bulk", Metric: "gbps", Against: plain, AtLeast: 0.95, Rounds: enough},
 	{Workload: "sni-conn", Metric: "conns_per_s", Against: plain, AtLeast: 0.95, Rounds: enough},
 
+	// Reading Kafka's frames costs little beside moving them.
+	{Workload: "kafka-fetch", Metric: "fwd_cpu_s_per_gb", Against: plain, AtMost: 1.3, Rounds: enough},
+	{Workload: "kafka-1k", Metric: "added_us", Against: plain, AtMost: 1.2, Rounds: enough},
+
 	{Workload: "http", Metric: "reqs_per_s", Against: haproxyDefault, AtLeast: 0.8, Rounds: enough},
 
 	// The kernel engine does what iptables does, so with one route it is to be no slower; with many it looks up where
