@@ -125,18 +125,7 @@ func checkWord() kind[string] {
 // status is a range of codes; a single one may be a number to YAML.
 func status() kind[StatusRange] {
 	k := scalar("a status (200 or 200-399)", `^[2-5][0-9]{2}(-[2-5][0-9]{2})?$`, parseStatus, StatusRange.String)
-	inner := k
-	k.schema = anyOf(inner.schema, schema{"type": "integer", "minimum": 200, "maximum": 599})
-	k.decode = func(d *decoder, n *yaml.Node, v *StatusRange) bool {
-		if n.ShortTag() == "!!int" {
-			text := *n
-			text.Tag = "!!str"
-			n = &text
-		}
-		return inner.decode(d, n, v)
-	}
-	k.encode = func(v StatusRange) *yaml.Node { return scalarNode(v.String()) }
-	return k
+	return orInteger(k, 200, 599)
 }
 
 // checkText is what a test sends or waits for. Control characters are written

@@ -338,9 +338,12 @@ func scalar[T any](what, pattern string, parse func(string) (T, error), format f
 }
 
 // orPort lets a scalar also be written as a bare port number.
-func orPort[T any](k kind[T]) kind[T] {
+func orPort[T any](k kind[T]) kind[T] { return orInteger(k, 1, 65535) }
+
+// orInteger lets a scalar also be written as what is a number to YAML.
+func orInteger[T any](k kind[T], lo, hi int) kind[T] {
 	inner := k
-	k.schema = anyOf(inner.schema, schema{"type": "integer", "minimum": 1, "maximum": 65535})
+	k.schema = anyOf(inner.schema, schema{"type": "integer", "minimum": lo, "maximum": hi})
 	k.decode = func(d *decoder, n *yaml.Node, v *T) bool {
 		if n.ShortTag() == "!!int" {
 			text := *n
@@ -351,7 +354,7 @@ func orPort[T any](k kind[T]) kind[T] {
 	}
 	k.encode = func(v T) *yaml.Node {
 		n := inner.encode(v)
-		if _, err := parsePort(n.Value); err == nil {
+		if _, err := strconv.Atoi(n.Value); err == nil {
 			return scalarNode(n.Value)
 		}
 		return n

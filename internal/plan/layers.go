@@ -4,7 +4,6 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"midspan/internal/config"
 )
@@ -166,19 +165,3 @@ const (
 
 // Stream tells whether the mode is over TCP.
 func (m Mode) Stream() bool { return m != UDP }
-
-// MatchName is the group for a name, an index into groups; -1: none. The exact
-// name comes before the longest "*." pattern, and that before "*".
-func MatchName(groups []Group, name string) int {
-	best, length := -1, -1
-	for i, g := range groups {
-		suffix, wild := strings.CutPrefix(g.Match, "*")
-		switch {
-		case g.Match == name:
-			return i
-		case wild && strings.HasSuffix(name, suffix) && len(name) > len(suffix) && len(suffix) > length:
-			best, length = i, len(suffix)
-		}
-	}
-	return best
-}

@@ -83,15 +83,6 @@ func TestLayersRoundTrip(t *testing.T) {
 	}
 }
 
-func TestMatchName(t *testing.T) {
-	groups := []Group{{Match: "*"}, {Match: "*.com"}, {Match: "*.example.com"}, {Match: "a.example.com"}}
-	for name, want := range map[string]int{"a.example.com": 3, "b.example.com": 2, "x.b.example.com": 2, "example.com": 1, "com": 0, ".com": 0, "": -1} {
-		if got := MatchName(groups, name); got != want {
-			t.Errorf("%q: group %d, want %d", name, got, want)
-		}
-	}
-}
-
 func TestLayersRefused(t *testing.T) {
 	const route = "routes:\n  a: {listen: 80, to: 'h:81', %}\n"
 	for name, c := range map[string]struct{ text, want string }{

@@ -62,8 +62,8 @@ func exceptDown(all []choice) []choice {
 	return slices.DeleteFunc(all, func(c choice) bool { return c.wasDown })
 }
 
-// group chooses the servers for a name as plan.MatchName does; nil: no group is
-// for it.
+// group chooses the servers for a name: the group of that name, or of the longest
+// pattern that it fits; nil: none is for it.
 func (s *settings) group(name string) *picker {
 	if p := s.byName[name]; p != nil {
 		return p
