@@ -27,6 +27,7 @@ host              :
 conntrack         :
 proxyproto        :
 clienthello       :
+kafka             :
 engine            : plan
 certs             : plan
 plan              : config
@@ -57,7 +58,7 @@ web               : config
 
 // pure packages turn values into values: no files, no network, no clock, no
 // logger. net/netip is fine.
-var pure = []string{"config", "plan", "foreign", "proxyproto", "clienthello"}
+var pure = []string{"config", "plan", "foreign", "proxyproto", "clienthello", "kafka"}
 
 var impure = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "syscall", "golang.org/x/sys/unix"}
 
