@@ -16,8 +16,9 @@ const (
 
 	// lastKey is the last that is known here, of Kafka 4.3: what newer ones carry, nobody knows.
 	lastKey = 94
-	// maxKey is the last that is taken for one at all.
-	maxKey = 200
+	// maxKey is the last that is taken for one at all, and maxVersion the last version.
+	maxKey     = 200
+	maxVersion = 200
 )
 
 // Sizes of heads, in bytes: a request is its length (4), key (2), version (2), correlation
@@ -117,7 +118,7 @@ func couldBeRequest(r request) bool {
 
 // note takes a request into the queue, if it has an answer and there is room.
 func (c *Conn) note(r request, b []byte, total int) (verdict, error) {
-	if r.key < 0 || r.key > maxKey || r.version < 0 {
+	if r.key < 0 || r.key > maxKey || r.version < 0 || r.version > maxVersion {
 		return verdict{}, clientError("a request for API %d in version %d, which do not exist: the client does not speak Kafka, or not after TLS or SASL that should come first", r.key, r.version)
 	}
 	answered, need, err := hasAnswer(r, b, total)
