@@ -49,6 +49,7 @@ type Options struct {
 	Seen func(key, version int16)
 
 	buffers sync.Pool // *[]byte: answers that were written anew, until they have gone
+	small   int       // smallFrame, if not 0: for tests
 }
 
 // Conn is one client connection to a broker: requests one way, answers the other,
@@ -152,6 +153,17 @@ func (c *Conn) Rewritten() uint64 { return c.rewritten.Load() }
 
 // keepBuffer is how large a buffer may be that is kept for the next answer, in bytes.
 const keepBuffer = 256 << 10
+
+// smallFrame is the size, in bytes with the length, up to which an answer that is looked into
+// is waited for whole. Larger ones pass as they come, where that can be.
+const smallFrame = 64 << 10
+
+func (o *Options) smallFrame() int {
+	if o.small > 0 {
+		return o.small
+	}
+	return smallFrame
+}
 
 func (o *Options) buffer() *[]byte {
 	if b, ok := o.buffers.Get().(*[]byte); ok {

@@ -5,10 +5,6 @@ import (
 	"errors"
 )
 
-// smallFrame is the size, in bytes with the length, up to which an answer that is looked into
-// is waited for whole. Larger ones pass as they come, where that can be.
-const smallFrame = 64 << 10
-
 // responses is the state of that direction.
 type responses struct {
 	out *[]byte // what the last call gave, if it was not the input
@@ -145,7 +141,7 @@ func (c *Conn) answer(in []byte, at int, r request, waiting bool) (s Step, more 
 
 // look goes on with an answer that is looked into.
 func (c *Conn) look(in []byte, at int, r request) (s Step, more bool, err error) {
-	if c.resp.layout.stream && c.resp.total > smallFrame {
+	if c.resp.layout.stream && c.resp.total > c.o.smallFrame() {
 		s, more, err = c.stream(in, at)
 	} else {
 		s, more, err = c.hold(in, at)
@@ -167,7 +163,7 @@ func (c *Conn) finish() {
 // hold looks at a frame that is kept from its begin, at in[at:].
 func (c *Conn) hold(in []byte, at int) (s Step, more bool, err error) {
 	b, f := in[at:], &c.resp
-	if len(b) < f.total && (!f.layout.head || f.total <= smallFrame) {
+	if len(b) < f.total && (!f.layout.head || f.total <= c.o.smallFrame()) {
 		s, err = wait(in, at, f.total, f.total)
 		return s, false, err
 	}

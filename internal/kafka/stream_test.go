@@ -255,3 +255,30 @@ func TestHideOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestEverySplit: what is walked while it passes comes out the same wherever the stream is cut.
+func TestEverySplit(t *testing.T) {
+	for _, key := range []int16{keyFetch, keyShareFetch, keyMetadata} {
+		for version := range kmsg.ResponseForKey(key).MaxVersion() + 1 {
+			for seed := range uint64(6) {
+				r := random{rand.New(rand.NewPCG(seed, uint64(key)<<8|uint64(version))), 1500}
+				m := r.answer(key, version)
+				answer := frame(m, 7, 1, 4, 2, 'h', 'i') // with a tag in its header, if it has any
+				o := &Options{Rewrite: rewriteAll, small: 1}
+				p := exchange(t, o, whole, m, answer)
+				for place := range answer {
+					sameOut(t, p, exchange(t, o, at(place), m, answer))
+				}
+				sameOut(t, p, exchange(t, o, bytewise, m, answer))
+				if key == keyMetadata {
+					if want := frame(expected(m, rewriteAll, false), 7, 1, 4, 2, 'h', 'i'); !bytes.Equal(p.res.out, want) {
+						t.Fatalf("version %d: got %x\nwant %x", version, p.res.out, want)
+					}
+				} else if layoutOf(key, version) != nil {
+					cut := func(b []byte) []byte { return append(b[:answerHead:answerHead], b[answerHead+4:]...) } // without the tag
+					checkHidden(t, m, cut(answer), cut(p.res.out))
+				}
+			}
+		}
+	}
+}

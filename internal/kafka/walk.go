@@ -103,7 +103,7 @@ func (w *walk) run(b []byte, pass bool) (n int, s stop, err error) {
 			return n, s, err
 		}
 		if used < 0 {
-			if int64(len(avail)) == w.left {
+			if int64(-used) > w.left {
 				return n, s, errShort
 			}
 			return n, stop{need: -used}, nil
