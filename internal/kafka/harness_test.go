@@ -47,6 +47,9 @@ type flow struct {
 	err   error
 }
 
+// waits: the codec wants more than has come, so what is wrong with that may not be found yet.
+func (f *flow) waits() bool { return f.need > len(f.in) }
+
 // feed gives the stream, or more of it.
 func (f *flow) feed(b []byte) {
 	f.in = append(f.in, b...)
