@@ -386,8 +386,9 @@ func (e *editor) versions(flexible bool) {
 	})
 }
 
-// appendUnsupported appends an answer to ApiVersions in a version that is not known here, for the client to ask
-// again: an error, and the versions that it may ask in, in the layout of version 0 (KIP-511).
+// appendUnsupported appends an answer to ApiVersions in a version that is not known here, for
+// the client to ask again: an error, and the versions that it may ask in, in the layout of
+// version 0 (KIP-511).
 func appendUnsupported(out []byte, correlation int32) []byte {
 	last, _ := lastVersion(keyApiVersions)
 	const size = 4 + 2 + 4 + 3*2

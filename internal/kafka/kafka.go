@@ -10,8 +10,8 @@
 // in answers to Produce and Fetch), KIP-932 (share groups).
 //
 // Limits: the versions of the APIs in layouts.go; newer ones are taken out of what the
-// broker says it speaks. Clients of Kafka 0.9 that send a Kerberos token before anything else
-// are refused.
+// broker says it speaks, and refused from a client that asks nevertheless. Clients of Kafka 0.9
+// that send a Kerberos token before anything else are refused.
 package kafka
 
 import (
@@ -26,7 +26,7 @@ const (
 
 	// maxFrame is the longest frame that passes, without its length. Brokers take 100 MiB
 	// (socket.request.max.bytes) unless told otherwise. What is no Kafka at all (TLS,
-	// HTTP, a PROXY header) reads as a length above this; see foreign.
+	// HTTP, a PROXY header) reads as a length above this; see badRequestSize.
 	maxFrame = 200 << 20
 )
 
@@ -43,8 +43,8 @@ type Rewrite func(node int32, host string, port int32) (newHost string, newPort 
 
 // Options hold for all connections of a route; they are not changed once used, nor copied.
 type Options struct {
-	Rewrite     Rewrite
-	PassUnknown bool // APIs that are not known here stay in ApiVersions' answer
+	Rewrite     Rewrite // must be set
+	PassUnknown bool    // APIs that are not known here stay in ApiVersions' answer
 	// Seen, if set, is called for each request.
 	Seen func(key, version int16)
 
@@ -54,8 +54,8 @@ type Options struct {
 
 // Conn is one client connection to a broker: requests one way, answers the other,
 // in the same order. The zero value is not usable; see New. It holds no buffer while
-// nothing is under way, if Sent is called. Requests and Responses may be called by two goroutines, each
-// by one (a mutex of its own guards what both use).
+// nothing is under way, if Sent is called. Requests and Responses may be called by two
+// goroutines, each by one (a mutex of its own guards what both use).
 type Conn struct {
 	o         *Options
 	rewritten atomic.Uint64
@@ -64,8 +64,9 @@ type Conn struct {
 
 	mu    sync.Mutex
 	queue queue // requests under way, in the order of their answers
-	// raw: after SaslHandshake version 0 come SASL tokens without a header of Kafka's, both ways,
-	// until the client sends a request again. Requests writes it, and reads it without the mutex.
+	// raw: after SaslHandshake version 0 come SASL tokens without a header of Kafka's, both
+	// ways, until the client sends a request again. Requests writes it, and reads it without the
+	// mutex.
 	raw bool
 }
 
@@ -97,9 +98,9 @@ type Step struct {
 	Own bool
 }
 
-// Requests looks at what the client has sent and has not gone out yet. An error (of type *Error)
-// ends the connection; what it says is for the log. What came before the error has been given by
-// the calls before, and the error stays.
+// Requests looks at what the client has sent and has not gone out yet; it does not change it, nor
+// keep it. An error (of type *Error) ends the connection; what it says is for the log. What came
+// before the error has been given by the calls before, and the error stays.
 func (c *Conn) Requests(in []byte) (Step, error) {
 	if c.req.err != nil {
 		return Step{}, c.req.err

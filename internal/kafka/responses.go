@@ -13,9 +13,9 @@ type responses struct {
 	done   bool    // the answer to the front of the queue has gone or is passing
 	layout *layout // of the answer in hand; nil: the next bytes are the head of one
 	w      walk
-	total  int // its bytes, with the length
-	first  int // of a frame that is held: where its first mark is; -1: not known yet
-	tail   bool
+	total  int  // its bytes, with the length
+	first  int  // of a frame that is held: where its first mark is; -1: not known yet
+	tail   bool // of one that passes: all up to the first mark has gone
 }
 
 func (c *Conn) responses(in []byte) (Step, error) {
@@ -75,9 +75,9 @@ func pass(in []byte, at, total int) (s Step, more bool) {
 	return s, false
 }
 
-// wait asks for need bytes of the frame at in[at:], which has total. It asks for more where
-// that is near, so that the frame is not looked at for every few bytes, and for less where it is far: nothing
-// is held for bytes that are only promised.
+// wait asks for need bytes of the frame at in[at:], which has total: for more where that is
+// little, so that the frame is not looked at for every few bytes, and for less where it is much,
+// since nothing is held for bytes that are only promised.
 func wait(in []byte, at, need, total int) (Step, error) {
 	s, have := upTo(in, at), len(in)-at
 	if need > MaxBuffered {
