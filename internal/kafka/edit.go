@@ -221,10 +221,10 @@ func (e *editor) lookUp(a *address) (host string, f fate) {
 	}
 	host, port, ok := e.o.Rewrite(a.node, string(a.host), a.port)
 	switch {
+	case ok && host == string(a.host) && port == a.port:
+		return host, same
 	case !ok || len(host) > maxHost:
 		f = dropped
-	case host == string(a.host) && port == a.port:
-		return host, same
 	default:
 		f = changed
 	}
