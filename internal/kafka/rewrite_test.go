@@ -3,6 +3,7 @@ package kafka
 import (
 	"bytes"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -74,5 +75,28 @@ func sameOut(t *testing.T, a, b *pair) {
 	t.Helper()
 	if !bytes.Equal(a.res.out, b.res.out) || !bytes.Equal(a.req.out, b.req.out) || a.c.Rewritten() != b.c.Rewritten() {
 		t.Fatalf("cut elsewhere:\n%x\n%x", a.res.out, b.res.out)
+	}
+}
+
+// TestLongHost: a host that is longer than names can be is not written, but kept where it is
+// what the broker says.
+func TestLongHost(t *testing.T) {
+	long := strings.Repeat("h", maxHost+1)
+	for _, test := range []struct {
+		rewrite Rewrite
+		want    int
+	}{
+		{keepAll, 1},
+		{func(_ int32, host string, port int32) (string, int32, bool) { return host[1:], port, true }, 1},
+		{func(_ int32, host string, port int32) (string, int32, bool) { return host, port + 1, true }, 0},
+		{func(_ int32, host string, port int32) (string, int32, bool) { return host, port, false }, 0},
+	} {
+		m := kmsg.NewPtrMetadataResponse()
+		m.Version = 12
+		m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1, Host: long, Port: 9092}}
+		p := exchange(t, &Options{Rewrite: test.rewrite}, whole, m, frame(m, 7))
+		if got := decode(keyMetadata, 12, p.res.out[headOf(m):]).(*kmsg.MetadataResponse); len(got.Brokers) != test.want {
+			t.Errorf("%d brokers, want %d", len(got.Brokers), test.want)
+		}
 	}
 }
