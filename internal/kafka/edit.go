@@ -71,15 +71,8 @@ func (r *reader) str(flexible bool) []byte {
 	return r.bytes(max(r.length(flexible, 2), 0))
 }
 
-// count is how many elements an array has; -1: it is null, or r is bad.
-func (r *reader) count(flexible bool) int64 {
-	n := r.length(flexible, 4)
-	if n > int64(len(r.b)-r.at) {
-		r.at, r.bad = len(r.b), true
-		return -1
-	}
-	return n
-}
+// count is how many elements an array says it has, which may be a lie; null is -1.
+func (r *reader) count(flexible bool) int64 { return r.length(flexible, 4) }
 
 // tag is the next tagged field, and where it begins.
 func (r *reader) tag() (number int64, data []byte, from int) {
@@ -266,7 +259,7 @@ func (e *editor) tagged(s shape) error {
 	last := int64(-1)
 	for ; n > 0 && !e.in.bad; n-- {
 		number, data, from := e.in.tag()
-		if number <= last {
+		if number <= last && !e.in.bad {
 			return errTagOrder
 		}
 		last = number

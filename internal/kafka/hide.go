@@ -47,7 +47,7 @@ func (e *editor) pad(total int, hide bool) error {
 	last, used := int64(-1), [padTag + 1]bool{}
 	for n := e.in.uvarint(); n > 0 && !e.in.bad; n-- {
 		number, _, from := e.in.tag()
-		if number <= last {
+		if number <= last && !e.in.bad {
 			return errTagOrder
 		}
 		last = number

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -83,4 +84,80 @@ func checkAnswer(t testing.TB, key, version int16, answer []byte, small int, see
 		}
 	}
 	return nil
+}
+
+// TestLiesInside are such as are not found by walking a frame, or only there where it ends.
+func TestLiesInside(t *testing.T) {
+	const fetch = "\x00\x00\x00\x07" + "\x00" + "\x00\x00\x00\x00" + "\x00\x00" + "\x00\x00\x00\x05" + "\x01"          // up to the topics, of which there are none
+	const share = "\x00\x00\x00\x07" + "\x00" + "\x00\x00\x00\x00" + "\x00\x00" + "\x00" + "\x00\x00\x00\x00" + "\x01" // the same of ShareFetch 1
+	const node = "\x00\x00\x00\x01" + "\x03b1" + "\x00\x00\x23\x84" + "\x00" + "\x00"
+	for _, test := range []struct {
+		name       string
+		key        int16
+		answer     string
+		held, pass string // the errors where it is held whole, and where it passes; "": none
+	}{
+		{"many tags", keyFetch, fetch + "\xff\xff\xff\xff\x0f", "4294967295 tagged fields, where 0 bytes are left", errPart.Error()},
+		{"more tags than there are", keyFetch, fetch + "\x03" + "\x00\x0e\x02" + node + "\x05\x00", errShort.Error(), errPart.Error()},
+		{"many nodes in the tag", keyFetch, fetch + "\x01" + "\x00\x0e\x7f" + node, errPart.Error(), ""},
+		{"a tag twice", keyFetch, fetch + "\x02" + "\x00\x0e\x02" + node + "\x00\x0e\x02" + node, errTagOrder.Error(), errTagOrder.Error()},
+		{"an empty tag", keyFetch, fetch + "\x81\x00" + "\x00\x00", errPart.Error(), ""},
+		{"all numbers are taken", keyFetch, fetch + "\x80\x01" + "\x00\x0e\x02" + node + tags(1, padTag), "", errNoRoom.Error()},
+		{"all numbers but one", keyFetch, fetch + "\x7f" + "\x00\x0e\x02" + node + tags(2, padTag), "", ""},
+		{"many nodes", keyShareFetch, share + "\x7f" + node + "\x00", "an array of 126 elements", errPart.Error()},
+		{"many tags behind the nodes", keyShareFetch, share + "\x02" + node + "\x7f", "", errPart.Error()},
+	} {
+		version := map[int16]int16{keyFetch: 16, keyShareFetch: 1}[test.key]
+		answer := binary.BigEndian.AppendUint32(nil, uint32(len(test.answer)))
+		answer = append(answer, test.answer...)
+		for small, want := range map[int]string{smallFrame: test.held, 1: test.pass} {
+			err := checkAnswer(t, test.key, version, answer, small, 1)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, small frames up to %d: %v, want %q", test.name, small, err, want)
+			}
+		}
+	}
+}
+
+// tags are empty ones.
+func tags(first, last byte) (s string) {
+	for number := first; number <= last; number++ {
+		s += string([]byte{number, 0})
+	}
+	return s
+}
+
+// TestPromises: bytes that are promised are not held before they come, and too many never.
+func TestPromises(t *testing.T) {
+	for _, test := range []struct {
+		key, version int16
+		answer       string
+		need         int
+		want         string
+	}{
+		{keyFindCoordinator, 3, "\x00\xa0\x00\x00" + "\x00\x00\x00\x07", smallFrame, ""},
+		{keyFindCoordinator, 3, "\x04\x00\x00\x00" + "\x00\x00\x00\x07", 0, "67108868 bytes would have to be held"},
+		{keyFindCoordinator, 3, "\x03\xff\xff\xfc" + "\x00\x00\x00\x07", smallFrame, ""},
+		{keyMetadata, 9, "\x08\x00\x00\x00" + "\x00\x00\x00\x07" + "\x00" + "\x00\x00\x00\x00" + "\x02" + "\x00\x00\x00\x01" + "\x80\x80\x80\x10", smallFrame, ""},
+		{keyMetadata, 9, "\x08\x00\x00\x00" + "\x00\x00\x00\x07" + "\x00" + "\x00\x00\x00\x00" + "\x02" + "\x00\x00\x00\x01" + "\x80\x80\x80\x20", 0, "would have to be held"},
+	} {
+		c := New(&Options{Rewrite: rewriteAll})
+		if _, err := c.Requests(ask(test.key, test.version, 7)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Responses([]byte(test.answer))
+		if s.Need != test.need || (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%x: %+v, %v", test.answer, s, err)
+		}
+	}
+}
+
+// TestKeepBuffer: what a large answer took is not kept for the next.
+func TestKeepBuffer(t *testing.T) {
+	var o Options
+	large := make([]byte, 0, keepBuffer+1)
+	o.release(&large)
+	if b := o.buffer(); cap(*b) > keepBuffer {
+		t.Errorf("a buffer of %d bytes was kept", cap(*b))
+	}
 }

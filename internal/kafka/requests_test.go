@@ -160,6 +160,19 @@ func TestOwnAnswer(t *testing.T) {
 			}
 		}
 	}
+	c := New(o) // before input that is there already, which is to be looked at again
+	if s, err := c.Requests(append(newer[:len(newer):len(newer)], after...)); err != nil || s.Take != len(newer) || !s.Own {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s, err := c.Requests(after); err != nil || s.Take != len(after) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s, err := c.Responses(frame(m, 3)); err != nil || !bytes.Equal(s.Send, frame(own, 2)) || s.Take != 0 || !s.Own {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s, err := c.Responses(frame(m, 3)); err != nil || !bytes.Equal(s.Send, second) || s.Own {
+		t.Fatalf("%+v, %v", s, err)
+	}
 	p := newPair(t, o, whole) // alone, and twice
 	p.request(append(newer, newer...))
 	if want := append(frame(own, 2), frame(own, 2)...); !bytes.Equal(p.res.out, want) || len(p.req.out) > 0 {
