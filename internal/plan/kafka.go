@@ -145,7 +145,7 @@ func (p *Plan) WithNodes(known map[string][]KnownNode) *Plan {
 func (r *Route) withNodes(known []KnownNode) *Route {
 	next, k := *r, *r.Kafka
 	next.Kafka = &k
-	next.Servers, k.Nodes = slices.Clip(r.Servers), slices.Clone(k.Nodes)
+	next.Servers, k.Nodes = slices.Clone(r.Servers), slices.Clone(k.Nodes)
 	for _, n := range known {
 		if have := k.Node(n.ID); have != nil {
 			if n.Host != "" {
@@ -173,7 +173,24 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 		k.Nodes = append(k.Nodes, node)
 		slices.SortFunc(k.Nodes, func(a, b Node) int { return int(int64(a.ID) - int64(b.ID)) })
 	}
+	next.nameNodes()
 	return &next
+}
+
+// nameNodes has the nodes' certificates verified for the names that the cluster
+// knows them by, which clients without a forwarder would ask for: where a node is
+// may be written as an address, or as a name of another network.
+func (r *Route) nameNodes() {
+	if !r.UpstreamTLS.On {
+		return
+	}
+	for _, n := range r.Kafka.Nodes {
+		if n.Host != "" {
+			server := *r.Servers[n.Server]
+			server.TLSName = n.Host
+			r.Servers[n.Server] = &server
+		}
+	}
 }
 
 // serverAt is the route's server at t, which is added if there is none.

@@ -108,6 +108,35 @@ func TestKafkaPatternAndFile(t *testing.T) {
 	}
 }
 
+// TestKafkaCertNames: where brokers speak TLS, each is known by what the cluster calls
+// it, whatever the file has for where it is; plans made before do not change.
+func TestKafkaCertNames(t *testing.T) {
+	for _, tls := range []bool{true, false} {
+		text := cluster + "    nodes: { 2: 10.0.0.2:9092 }\n"
+		want := "kafka1.corp.example broker2.internal kafka1.corp.example"
+		if tls {
+			text += "    upstream_tls: on\n"
+		} else {
+			want = "kafka1.corp.example 10.0.0.2 kafka1.corp.example"
+		}
+		p, err := kafkaPlan(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := p.WithNodes(map[string][]KnownNode{"orders": {{ID: 2, Host: "broker2.internal", Port: 9093}, {ID: 3, Host: "kafka1.corp.example", Port: 9094}}})
+		var got []string
+		for _, s := range next.Routes[0].Servers {
+			got = append(got, s.CertName())
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("upstream_tls %v: names %s, want %s", tls, s, want)
+		}
+		if n := p.Routes[0].Servers[1].CertName(); n != "10.0.0.2" {
+			t.Errorf("in the plan before: %s", n)
+		}
+	}
+}
+
 func TestMayLearn(t *testing.T) {
 	p, err := kafkaPlan(t, cluster+"    kafka: { learn: [\"*.corp.example\", \"10.20.0.0/16:9092\", \"[fd00::/8]:9092\", broker.x] }\n")
 	if err != nil {

@@ -12,6 +12,7 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"strconv"
@@ -180,9 +181,10 @@ type Keepalive struct {
 
 // Server is one host:port of a route's upstream.
 type Server struct {
-	Name           string     `json:"name"` // as the file has it; unique in its route
-	Host           string     `json:"host"` // a name, or an IP address in its canonical form
-	Port           uint16     `json:"port"` // 0: the listener's plus Shift
+	Name           string     `json:"name"`               // as the file has it; unique in its route
+	Host           string     `json:"host"`               // a name, or an IP address in its canonical form
+	TLSName        string     `json:"tls_name,omitempty"` // what its certificate is for; "": Host. See Route.UpstreamTLS
+	Port           uint16     `json:"port"`               // 0: the listener's plus Shift
 	Shift          int        `json:"shift,omitempty"`
 	Weight         int        `json:"weight"` // 0: gets no new connections
 	Backup         bool       `json:"backup"`
@@ -212,6 +214,10 @@ func (s *Server) Literal() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(s.Host)
 	return a, err == nil
 }
+
+// CertName is the name that the server's certificate must have, where the file
+// gives none.
+func (s *Server) CertName() string { return cmp.Or(s.TLSName, s.Host) }
 
 // MainPort is the server's port for health: that of the first listener, where
 // the route has many.
