@@ -195,8 +195,9 @@ type EndpointStatus struct {
 type Conn struct {
 	ID     string         `json:"id"`
 	Route  string         `json:"route"`
-	State  string         `json:"state"`  // opening, connecting, open, client-closed, server-closed
-	Client netip.AddrPort `json:"client"` // as the PROXY header has it, where there is one
+	Node   *int32         `json:"node,omitempty"` // mode kafka: whose port the client has connected to
+	State  string         `json:"state"`          // opening, connecting, open, client-closed, server-closed
+	Client netip.AddrPort `json:"client"`         // as the PROXY header has it, where there is one
 	Caller
 	Listener  netip.AddrPort `json:"listener"`
 	Server    string         `json:"server,omitempty"`
