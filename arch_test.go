@@ -28,6 +28,7 @@ conntrack         :
 proxyproto        :
 clienthello       :
 kafka             :
+brokers           :
 engine            : plan
 certs             : plan
 plan              : config
@@ -38,7 +39,7 @@ engine/relay      : config plan engine host proxyproto clienthello certs web
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns
-daemon            : plan engine health resolve
+daemon            : plan engine health resolve brokers certs proxyproto
 admin             : daemon plan engine health proxyproto
 web/h1            :
 web               : plan web/h1
