@@ -67,6 +67,7 @@ func (u *ui) serve(ctx context.Context, load func() (*plan.Plan, []string, error
 		Engine:   func(h engine.Hooks) (engine.Engine, error) { return newEngine(h, log) },
 		Known:    known,
 		Remember: memory.save,
+		Clusters: memory.loadClusters(), RememberClusters: memory.saveClusters,
 		Prepare: func(p *plan.Plan) error {
 			if err := front.Use(p); err != nil {
 				return err

@@ -4,6 +4,12 @@
 // which changes nothing; and control, an API on a Unix socket for the command
 // line, which does. Client is the other end of that API.
 //
+// The probe's paths: / is this machine, /route/NAME one route, and
+// /route/NAME/node/ID one node of the Kafka cluster behind a route, for a load
+// balancer's rule for the port of that node alone. Each answers 200 when new
+// connections should come, 503 when not, and 404 when there is no such route, or
+// nobody knows of such a node.
+//
 // The probe accepts a connection with or without a PROXY protocol header in
 // front, because Azure sends one to every probe of a load balancer as soon as
 // any Private Link Service on it has the protocol on.

@@ -48,7 +48,8 @@ func (s *Server) probeServer() *http.Server {
 	return srv
 }
 
-// probe answers whether this machine, or one route, should get new connections.
+// probe answers whether this machine, or one route, or one node of a route's Kafka
+// cluster, should get new connections.
 func (s *Server) probe(w http.ResponseWriter, r *http.Request) {
 	code, text := s.verdict(r)
 	h := w.Header()
@@ -68,8 +69,13 @@ func (s *Server) verdict(r *http.Request) (code int, text string) {
 	}
 	err := s.o.Daemon.Ready()
 	if name, ok := strings.CutPrefix(r.URL.Path, "/route/"); ok && s.o.Daemon.Plan() != nil {
-		var known bool
-		if err, known = s.o.Daemon.RouteReady(name); !known {
+		known := false
+		if route, id, ok := nodeOf(name); ok {
+			err, known = s.o.Daemon.NodeReady(route, id)
+		} else {
+			err, known = s.o.Daemon.RouteReady(name)
+		}
+		if !known {
 			return http.StatusNotFound, err.Error()
 		}
 	}
@@ -77,4 +83,14 @@ func (s *Server) verdict(r *http.Request) (code int, text string) {
 		return http.StatusServiceUnavailable, err.Error()
 	}
 	return http.StatusOK, "ok"
+}
+
+// nodeOf takes ROUTE/node/ID apart.
+func nodeOf(path string) (route string, id int32, ok bool) {
+	route, number, ok := strings.Cut(path, "/node/")
+	if !ok {
+		return "", 0, false
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	return route, int32(n), err == nil && n >= 0
 }

@@ -12,6 +12,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"reflect"
@@ -41,6 +42,10 @@ type Options struct {
 	// are there; Remember, if set, is given those of now when they change.
 	Known    map[string][]netip.Addr
 	Remember func(map[string][]netip.Addr)
+	// Clusters are what was known of routes' clusters in an earlier life, and
+	// RememberClusters, if set, is given what is known now when it changes.
+	Clusters         map[string]Cluster
+	RememberClusters func(map[string]Cluster)
 	// Record, if set, gets the access log's records. It must not block.
 	Record func(*engine.Record)
 	// Wants, if set, tells whether records of starts, or of ends, are of use.
@@ -59,14 +64,17 @@ type Daemon struct {
 	running  bool         // guarded by inUse: the engine may be asked
 	ended    chan struct{}
 	names    *names
+	clusters *clusters
+	discover *discovery
 	health   *health.Monitor
 	wake     chan struct{} // something changed: apply
 	reloads  chan loaded
 	draining chan struct{}
 	drainOne sync.Once
-	// remembered is what Remember was last given; only Run has to do with it.
-	remembered map[string][]netip.Addr
-	servers    atomic.Pointer[map[string]server] // by route and name
+	// What Remember and RememberClusters were last given; only Run has to do with it.
+	remembered   map[string][]netip.Addr
+	keptClusters map[string]Cluster
+	servers      atomic.Pointer[map[string]server] // by route and name
 
 	mu     sync.Mutex // guards what follows
 	base   *plan.Plan // as loaded
@@ -79,6 +87,10 @@ type Daemon struct {
 // startWait bounds how long a start waits for names and first tests, so that
 // the first connections find a server. A start never needs them.
 const startWait = time.Second
+
+// nodeWait bounds how long a plan with new nodes of clusters waits for their names.
+// Nothing else is done meanwhile.
+const nodeWait = 200 * time.Millisecond
 
 // settleTime is when all that follows a new file is done. Reading a thousand routes
 // and telling everybody of them leaves tens of MiB behind.
@@ -109,6 +121,9 @@ func New(o Options) *Daemon {
 	d.servers.Store(&map[string]server{})
 	d.names = newNames(d.log, d.changed, o.Known)
 	d.health = health.New(health.Options{Log: d.log, OnChange: d.changed})
+	d.clusters = newClusters(d.log, d.changed, o.Clusters)
+	d.discover = &discovery{log: d.log, plan: d.Plan, answered: d.clusters.answered, onChange: d.changed}
+	d.clusters.wanted = d.discover.wanted
 	return d
 }
 
@@ -126,11 +141,12 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer close(d.ended)
 	defer d.health.Close()
 	defer d.names.close()
+	defer d.discover.close()
 	base, warnings, err := d.o.Load()
 	if err != nil {
 		return err
 	}
-	d.engine, err = d.o.Engine(engine.Hooks{Dial: d.dialled, Record: d.o.Record, Wants: d.o.Wants})
+	d.engine, err = d.o.Engine(engine.Hooks{Dial: d.dialled, Record: d.o.Record, Node: d.clusters.heard, Wants: d.o.Wants})
 	if err != nil {
 		return err
 	}
@@ -144,7 +160,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	for _, w := range warnings {
 		d.log.Warn(w)
 	}
-	d.names.use(ctx, base)
+	d.clusters.use(base)
+	d.names.use(ctx, base.WithNodes(d.clusters.known()))
 	pending, err := d.adopt(ctx, base, warnings)
 	if err != nil {
 		return err
@@ -208,13 +225,16 @@ func (d *Daemon) adopt(ctx context.Context, base *plan.Plan, warnings []string) 
 	defer d.mu.Unlock()
 	d.base = base
 	d.status.Loaded, d.status.Warnings = time.Now(), warnings
+	d.discover.use(base)
 	time.AfterFunc(settleTime, debug.FreeOSMemory)
 	return pending, nil
 }
 
-// apply tells the engine the whole wanted state: base with the addresses of
-// now, those up that are.
+// apply tells the engine the whole wanted state: base with the nodes and addresses
+// of now, those up that are.
 func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err error) {
+	base = base.WithNodes(d.clusters.known())
+	d.names.add(ctx, base)
 	answers := d.names.answers()
 	d.remember(answers)
 	addrs := func(host string) []netip.Addr { return answers[host].Addrs }
@@ -230,7 +250,9 @@ func (d *Daemon) apply(ctx context.Context, base *plan.Plan) (pending bool, err 
 	old := d.now
 	d.now = next
 	d.mu.Unlock()
+	d.logNodes(old, next)
 	d.logReady(old, next)
+	d.rememberClusters()
 	return len(change.Pending) > 0, nil
 }
 
@@ -248,6 +270,17 @@ func (d *Daemon) remember(answers map[string]resolve.Answer) {
 	if !reflect.DeepEqual(now, d.remembered) {
 		d.remembered = now
 		d.o.Remember(now)
+	}
+}
+
+// rememberClusters hands on what is known of clusters, if that is other than before.
+func (d *Daemon) rememberClusters() {
+	if d.o.RememberClusters == nil {
+		return
+	}
+	if now := d.clusters.kept(); !reflect.DeepEqual(now, d.keptClusters) {
+		d.keptClusters = now
+		d.o.RememberClusters(now)
 	}
 }
 
@@ -286,7 +319,7 @@ func (d *Daemon) state(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr)
 		if r.Check.Kind != plan.CheckOff {
 			continue
 		}
-		for set := range r.Sets() {
+		for set := range sets(r) {
 			if slices.ContainsFunc(set, func(i int) bool { return d.usable(r, r.Servers[i]) }) {
 				continue
 			}
@@ -298,6 +331,26 @@ func (d *Daemon) state(p *plan.Plan) func(*plan.Route, *plan.Server, netip.Addr)
 	return func(r *plan.Route, s *plan.Server, a netip.Addr) (up, lastResort bool) {
 		up = d.health.Up(target(r, s, a))
 		return up || lost[s], !up && lost[s]
+	}
+}
+
+// sets are those of which a connection takes a server: the route's own, and each
+// node of a cluster, which is its only one.
+func sets(r *plan.Route) iter.Seq[[]int] {
+	return func(yield func([]int) bool) {
+		for set := range r.Sets() {
+			if !yield(set) {
+				return
+			}
+		}
+		if r.Kafka == nil {
+			return
+		}
+		for _, n := range r.Kafka.Nodes {
+			if !yield([]int{n.Server}) {
+				return
+			}
+		}
 	}
 }
 

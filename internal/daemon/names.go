@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type names struct {
 	mu       sync.Mutex
 	resolver *resolve.Resolver
 	settings plan.DNS
+	hosts    []string                  // that are watched
 	known    map[string]resolve.Answer // the last with addresses, of every name that ever was in a plan
 }
 
@@ -48,18 +50,39 @@ func (n *names) use(ctx context.Context, p *plan.Plan) {
 			Log: n.log, OnChange: n.onChange,
 		})
 	}
-	r := n.resolver
+	r, hosts := n.resolver, p.Hosts()
+	n.hosts = hosts
 	n.mu.Unlock() // the data path takes it too, so nothing slow is done under it
 	if old != nil {
 		old.Close()
 	}
-	r.Watch(p.Hosts())
+	r.Watch(hosts)
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	start := time.Now()
 	if err := r.Wait(ctx); err != nil && time.Since(start) >= startWait {
 		n.log.Warn("some names have no answer yet; starting without them, and asking on")
 	}
+}
+
+// add watches the hosts of p where they are others than before: a cluster has told
+// of nodes. It waits a moment for first answers, since who wants a node waits for it,
+// and would find a server without an address.
+func (n *names) add(ctx context.Context, p *plan.Plan) {
+	hosts := p.Hosts()
+	n.mu.Lock()
+	r := n.resolver
+	if r == nil || slices.Equal(hosts, n.hosts) {
+		n.mu.Unlock()
+		return
+	}
+	n.remember()
+	n.hosts = hosts
+	n.mu.Unlock() // see use
+	r.Watch(hosts)
+	ctx, cancel := context.WithTimeout(ctx, nodeWait)
+	defer cancel()
+	_ = r.Wait(ctx) // what is late comes with the next plan
 }
 
 // remember keeps what the resolver knows. n.mu is held.

@@ -42,12 +42,14 @@ func (d *Daemon) reload(ctx context.Context, l loaded) (pending bool, err error)
 	defer d.o.Notify("READY=1")
 	if err = l.err; err == nil {
 		if err = d.o.Prepare(l.base); err == nil {
-			d.names.use(ctx, l.base)
+			d.clusters.use(l.base)
+			d.names.use(ctx, l.base.WithNodes(d.clusters.known()))
 			pending, err = d.adopt(ctx, l.base, l.warnings)
 		}
 		if err != nil {
 			// Back to what the old plan has, whatever of the new one was done.
-			d.names.use(ctx, d.base)
+			d.clusters.use(d.base)
+			d.names.use(ctx, d.base.WithNodes(d.clusters.known()))
 			err = errors.Join(err, d.o.Prepare(d.base))
 		}
 	}

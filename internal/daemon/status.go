@@ -38,7 +38,9 @@ type Status struct {
 	Engine   engine.Status   `json:"engine"`
 	Health   []health.State  `json:"health"`
 	Names    map[string]Name `json:"names"`
-	NotReady string          `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
+	// Clusters are those of the routes that ask theirs for its nodes, by route.
+	Clusters map[string]ClusterState `json:"clusters,omitempty"`
+	NotReady string                  `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
 }
 
 // Name is what is known of a name.
@@ -78,6 +80,7 @@ func (d *Daemon) Status() Status {
 	s := d.status
 	d.mu.Unlock()
 	s.Health = d.health.State()
+	s.Clusters = d.discover.states()
 	s.Names = map[string]Name{}
 	for name, a := range d.names.answers() {
 		n := Name{Addrs: a.Addrs, Since: a.Since, Next: a.Next}
@@ -145,22 +148,56 @@ func (d *Daemon) Ready() error {
 // RouteReady says whether a route should get new connections, and why not;
 // false when there is no such route.
 func (d *Daemon) RouteReady(name string) (error, bool) {
+	r, err := d.routeReady(name)
+	switch {
+	case r == nil || err != nil:
+		return err, r != nil || d.Plan() == nil
+	case !r.Usable():
+		return errors.New("no server is up"), true
+	}
+	return nil, true
+}
+
+// NodeReady says whether the port of a node of a route's cluster should get new
+// connections, and why not; false when there is no such route, or nobody knows of
+// such a node.
+func (d *Daemon) NodeReady(name string, id int32) (error, bool) {
+	r, err := d.routeReady(name)
+	if r == nil {
+		return err, d.Plan() == nil
+	}
+	if r.Kafka == nil {
+		return errors.New("the route has no nodes: it is not of mode kafka"), false
+	}
+	n := r.Kafka.Node(id)
+	switch {
+	case n == nil:
+		return errors.New("no such node is known"), false
+	case err != nil:
+		return err, true
+	case !r.Servers[n.Server].Usable():
+		return errors.New("the node is not up"), true
+	}
+	return nil, true
+}
+
+// routeReady is a route, and why it should get no new connections whatever its
+// servers do; nil: there is no such route, or no plan yet.
+func (d *Daemon) routeReady(name string) (*plan.Route, error) {
 	s, p := d.current()
 	if p == nil {
-		return errors.New("starting"), true
+		return nil, errors.New("starting")
 	}
 	i := slices.IndexFunc(p.Routes, func(r *plan.Route) bool { return r.Name == name })
 	switch {
 	case i < 0:
-		return errors.New("no such route"), false
+		return nil, errors.New("no such route")
 	case s.State == Draining:
-		return errors.New("draining"), true
+		return p.Routes[i], errors.New("draining")
 	case slices.ContainsFunc(s.Engine.Pending, func(p engine.Pending) bool { return p.Route == name }):
-		return errors.New("not listening yet"), true
-	case !p.Routes[i].Usable():
-		return errors.New("no server is up"), true
+		return p.Routes[i], errors.New("not listening yet")
 	}
-	return nil, true
+	return p.Routes[i], nil
 }
 
 // current is the status without what is costly, and the plan in force.

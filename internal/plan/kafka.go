@@ -66,6 +66,9 @@ func (n *KnownNode) target() config.Target {
 	return t
 }
 
+// Valid tells whether a connection could be made to where n is, by its form.
+func (n *KnownNode) Valid() bool { return n.target().Host != "" && n.Port != 0 }
+
 // PortOf is the port that clients reach a node at. It has one, or not.
 func (k *Kafka) PortOf(node int32) (uint16, bool) {
 	if p, ok := k.NodePorts[node]; ok {

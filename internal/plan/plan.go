@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -284,16 +285,20 @@ func (p *Plan) WithoutListeners() *Plan {
 func (p *Plan) Outlives(r *Route) bool { return p.NFT.Keep && r.Engine == NFT }
 
 // Usable tells whether a new connection on r has somewhere to go that is not
-// known to fail.
+// known to fail. On a route of mode kafka that is one to the cluster, and not to a
+// certain node of it.
 func (r *Route) Usable() bool {
-	for _, s := range r.Servers {
-		for _, e := range s.Endpoints {
-			if e.Up && !e.LastResort && s.Weight > 0 {
-				return true
-			}
+	for i, s := range r.Servers {
+		if s.Usable() && (r.Kafka == nil || slices.Contains(r.Default, i)) {
+			return true
 		}
 	}
 	return false
+}
+
+// Usable tells whether a new connection to s is not known to fail.
+func (s *Server) Usable() bool {
+	return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Up && !e.LastResort })
 }
 
 // Hosts are the names (not addresses) that the plan needs, without repetition,
