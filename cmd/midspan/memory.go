@@ -69,7 +69,8 @@ func (m memory) loadClusters() map[string]daemon.Cluster {
 
 // saveClusters makes no file for who has no cluster.
 func (m memory) saveClusters(known map[string]daemon.Cluster) {
-	if _, err := os.Stat(filepath.Join(m.dir, clustersFile)); len(known) > 0 || err == nil {
+	_, err := os.Stat(filepath.Join(m.dir, clustersFile))
+	if len(known) > 0 || err == nil {
 		m.write(clustersFile, "the nodes of clusters are not kept for the next start", known)
 	}
 }

@@ -122,7 +122,7 @@ func New(o Options) *Daemon {
 	d.names = newNames(d.log, d.changed, o.Known)
 	d.health = health.New(health.Options{Log: d.log, OnChange: d.changed})
 	d.clusters = newClusters(d.log, d.changed, o.Clusters)
-	d.discover = &discovery{log: d.log, plan: d.Plan, answered: d.clusters.answered, onChange: d.changed}
+	d.discover = &discovery{log: d.log, plan: d.Plan, ask: askBroker, answered: d.clusters.answered, onChange: d.changed}
 	d.clusters.wanted = d.discover.wanted
 	return d
 }

@@ -30,7 +30,8 @@ const (
 // reload, every `discover`, and when a client wants a node that is not known.
 type discovery struct {
 	log      *slog.Logger
-	plan     func() *plan.Plan // in force, with endpoints; nil before the first
+	plan     func() *plan.Plan                                                      // in force, with endpoints; nil before the first
+	ask      func(context.Context, *plan.Route, bootstrap) (brokers.Cluster, error) // tests replace it
 	answered func(route string, a brokers.Cluster) (news bool)
 	onChange func()
 
@@ -298,7 +299,7 @@ func (a *asker) round(ctx context.Context) (c brokers.Cluster, err error) {
 	}
 	err = errors.New("no server of `to` has an address")
 	for _, b := range bootstraps(p.Routes[i], rand.IntN(1<<16)) {
-		c, err = ask(ctx, p.Routes[i], b)
+		c, err = a.ask(ctx, p.Routes[i], b)
 		if err == nil || brokers.KindOf(err) == brokers.WantsSASL || ctx.Err() != nil {
 			return c, err
 		}
@@ -306,8 +307,8 @@ func (a *asker) round(ctx context.Context) (c brokers.Cluster, err error) {
 	return c, err
 }
 
-// ask asks one broker, over a connection that is like the route's own.
-func ask(ctx context.Context, r *plan.Route, b bootstrap) (brokers.Cluster, error) {
+// askBroker asks one, over a connection that is like the route's own.
+func askBroker(ctx context.Context, r *plan.Route, b bootstrap) (brokers.Cluster, error) {
 	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(ctx, "tcp", b.addr.String())
 	if err != nil {
 		return brokers.Cluster{}, err // it names the address
