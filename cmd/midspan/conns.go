@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -158,6 +159,12 @@ func connTable(conns []engine.Conn) (header string, rows [][]string) {
 	}{
 		{"ID", true, func(c engine.Conn) string { return c.ID }},
 		{"ROUTE", true, func(c engine.Conn) string { return c.Route }},
+		{"NODE", false, func(c engine.Conn) string {
+			if c.Node == nil {
+				return ""
+			}
+			return strconv.Itoa(int(*c.Node))
+		}},
 		{"CLIENT", true, func(c engine.Conn) string { return c.Client.String() }},
 		{"CONSUMER", false, func(c engine.Conn) string { return c.Consumer }},
 		{"SERVER-NAME", false, func(c engine.Conn) string { return c.ServerName }},

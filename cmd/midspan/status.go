@@ -62,6 +62,10 @@ func (u *ui) status(s admin.Status) {
 	u.table("ROUTE ENGINE LISTEN CONNS ACCEPTED REFUSED TO-SERVER TO-CLIENT SERVERS", routeRows(s))
 	fmt.Fprintln(u.out)
 	u.table("ROUTE SERVER ENDPOINT STATE CONNS CONNECTS FAILED LAST-ERROR", endpointRows(s))
+	if rows := nodeRows(s); len(rows) > 0 {
+		fmt.Fprintln(u.out)
+		u.table("ROUTE NODE PORT SERVER FROM STATE CONNS", rows)
+	}
 	if rows := consumerRows(s); len(rows) > 0 {
 		fmt.Fprintln(u.out)
 		u.table("CONSUMER CONNS ACCEPTED REFUSED TO-SERVER TO-CLIENT", rows)
@@ -73,6 +77,9 @@ func (u *ui) status(s admin.Status) {
 	if rows := certificateRows(s); len(rows) > 0 {
 		fmt.Fprintln(u.out)
 		u.table("ROUTE CERTIFICATE EXPIRES PROBLEM", rows)
+	}
+	for _, line := range clusterLines(s) {
+		fmt.Fprintf(u.out, "\n%s\n", line)
 	}
 	for _, p := range s.Engine.Pending {
 		fmt.Fprintf(u.out, "\nroute %s does not listen on %s yet: %s\n", p.Route, p.Listen, p.Why)

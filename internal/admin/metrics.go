@@ -44,6 +44,8 @@ type collector struct {
 
 	httpRequests, httpResponse *prometheus.Desc
 
+	kafka kafkaDescs
+
 	consumerConnections, consumerAccepted, consumerRefused, consumerBytes *prometheus.Desc
 
 	endpointUp, endpointConnections, endpointConnects, endpointWarm, endpointPorts, endpointMaxPorts *prometheus.Desc
@@ -91,6 +93,8 @@ func newCollector(read func() snapshot) *collector {
 
 	c.httpRequests = d("http_requests_total", "Requests of mode http that ended, by the status that the client got; none: it got none.", "route", "code")
 	c.httpResponse = d("http_response_seconds", "How long servers took from the end of a request's head to that of the answer's.", "route")
+
+	c.kafka = newKafkaDescs(d)
 
 	c.consumerConnections = d("consumer_connections", "Live connections of the consumer, over all routes.", "consumer")
 	c.consumerAccepted = d("consumer_accepted_total", "Connections of the consumer that were let in.", "consumer")
@@ -149,6 +153,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		to.gauge(c.certificateExpiry, seconds(at), file)
 	}
 	c.planned(to, s)
+	c.kafka.collectDiscovery(to, s.status.Clusters)
 	for name, a := range s.status.Names {
 		to.gauge(c.nameAddresses, float64(len(a.Addrs)), name)
 		to.gauge(c.nameFailing, number(a.Problem != ""), name)
@@ -208,6 +213,9 @@ func (c *collector) route(to sink, r engine.RouteStatus, waits bool) {
 	}
 	if r.HTTP != nil {
 		c.requests(to, r.Name, r.HTTP)
+	}
+	if r.Kafka != nil {
+		c.kafka.collect(to, r.Name, r.Kafka)
 	}
 	if r.Removed {
 		return

@@ -68,6 +68,26 @@ func fixed() snapshot {
 						},
 					},
 					{Name: "ports", Listening: []string{"*:9001"}, Endpoints: []engine.EndpointStatus{{Server: "far", Addr: netip.AddrPortFrom(a6, 0)}}},
+					{
+						Name: "orders", Listening: []string{"*:19092", "*:19100-19109"}, Counters: engine.Counters{Active: 3, Accepted: 20},
+						Kafka: &engine.KafkaStatus{
+							Nodes: []engine.NodeStatus{
+								{ID: 0, Port: 19100, Server: "kafka1:9092", Up: true, By: "learned", Active: 2, Accepted: 9, BytesUp: 1e9, BytesDown: 3e9},
+								{ID: 1, Port: 19101, Server: "kafka2:9092", By: "learned"},
+								{ID: 7, Port: 19107, Accepted: 4},
+							},
+							Requests: []engine.APICount{
+								{Key: 0, Version: 9, Count: 1000},
+								{Key: 1, Version: 16, Count: 2000},
+								{Key: 3, Version: 12, Count: 5},
+								{Key: 3, Version: 99, Count: 1},
+								{Key: 3, Version: -1, Count: 1},
+								{Key: 999, Version: 0, Count: 2},
+								{Key: -7, Version: 3, Count: 1},
+							},
+							Rewritten: 7, Dropped: 2, Unknown: 3,
+						},
+					},
 					{Name: "gone", Removed: true, Listening: []string{}, Counters: engine.Counters{Active: 1, Accepted: 2}},
 				},
 			},
@@ -75,6 +95,10 @@ func fixed() snapshot {
 				{Target: health.Target{Addr: netip.AddrPortFrom(a1, 80), Check: httpCheck, Host: "web1"}, Up: true, Latency: 1500 * time.Microsecond, Tests: 40, Failed: 1},
 				{Target: health.Target{Addr: netip.AddrPortFrom(a2, 80), Check: httpCheck, Host: "web1"}, Tests: 9, Failed: 9},
 				{Target: health.Target{Addr: netip.AddrPortFrom(a6, 9000), Check: tcpCheck}, Tests: 3, Failed: 3},
+			},
+			Clusters: map[string]daemon.ClusterState{
+				"orders": {ID: "x", Answered: time.Unix(1700000300, 0)},
+				"events": {Problem: "closed"},
 			},
 			Names: map[string]daemon.Name{
 				"web1": {Addrs: []netip.Addr{a1, a2}, Since: time.Unix(1700000200, 0)},

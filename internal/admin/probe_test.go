@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"midspan/internal/config"
 	"midspan/internal/daemon"
 	"midspan/internal/plan"
 )
@@ -170,10 +171,54 @@ func TestProbeAnswers(t *testing.T) {
 	check("draining", map[string]string{"/": "503 draining", "/route/sql": "503 draining", "/route/absent": "404 no such route"})
 }
 
+// TestProbeOfNodes: each node of a cluster answers for itself, and the route for the
+// cluster.
+func TestProbeOfNodes(t *testing.T) {
+	r := start(t, func(p *plan.Plan) {
+		at := func(host string, weight int) *plan.Server {
+			return &plan.Server{Name: host + ":9092", Host: host, Port: 9092, Weight: weight}
+		}
+		p.Routes = append(p.Routes, &plan.Route{
+			Name: "orders", Mode: plan.ModeKafka, Listen: []plan.Listen{{From: 19092, To: 19092}}, Default: []int{0},
+			Servers: []*plan.Server{at("10.0.0.7", 1), at("10.0.0.8", 1), at("10.0.0.9", 0)},
+			Check:   plan.Check{Kind: plan.CheckOff, Every: plan.Duration(time.Minute)},
+			Kafka: &plan.Kafka{Host: "k.example", Ports: config.Ports{From: 19100, To: 19109}, Nodes: []plan.Node{
+				{ID: 1, Server: 1, By: plan.NodeWritten}, {ID: 2, Server: 2, By: plan.NodeWritten},
+			}},
+		})
+	})
+	check := func(want map[string]string) {
+		t.Helper()
+		for path, w := range want {
+			req, _ := http.NewRequest(http.MethodGet, path, nil)
+			code, text := r.verdict(req)
+			if got := fmt.Sprint(code, " ", text); got != w {
+				t.Errorf("%s: %q, want %q", path, got, w)
+			}
+		}
+	}
+	check(map[string]string{
+		"/route/orders":         "200 ok",
+		"/route/orders/node/1":  "200 ok",
+		"/route/orders/node/2":  "503 the node is not up",
+		"/route/orders/node/3":  "404 no such node is known",
+		"/route/orders/node/99": "404 no such node is known",
+		"/route/orders/node/":   "404 no such route",
+		"/route/orders/node/-1": "404 no such route",
+		"/route/orders/node/1/": "404 no such route",
+		"/route/orders/node/x":  "404 no such route",
+		"/route/sql/node/1":     "404 the route has no nodes: it is not of mode kafka",
+		"/route/absent/node/1":  "404 no such route",
+	})
+	r.daemon.Drain()
+	eventually(t, "draining", func() bool { return r.daemon.Status().State == daemon.Draining })
+	check(map[string]string{"/route/orders/node/1": "503 draining", "/route/orders/node/3": "404 no such node is known"})
+}
+
 // Before the first plan nothing is known of routes, so no 404.
 func TestProbeWhileStarting(t *testing.T) {
 	s := New(Options{Daemon: daemon.New(daemon.Options{}), Version: "1.2.3"})
-	for _, path := range []string{"/", "/route/sql"} {
+	for _, path := range []string{"/", "/route/sql", "/route/orders/node/1"} {
 		req, _ := http.NewRequest(http.MethodGet, path, nil)
 		if code, text := s.verdict(req); code != http.StatusServiceUnavailable || text != "starting" {
 			t.Errorf("%s: %d %s", path, code, text)

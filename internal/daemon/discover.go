@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"midspan/internal/brokers"
@@ -311,7 +312,7 @@ func (a *asker) round(ctx context.Context) (c brokers.Cluster, err error) {
 func askBroker(ctx context.Context, r *plan.Route, b bootstrap) (brokers.Cluster, error) {
 	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(ctx, "tcp", b.addr.String())
 	if err != nil {
-		return brokers.Cluster{}, err // it names the address
+		return brokers.Cluster{}, fmt.Errorf("%s: connect: %w", b.addr, connectWords(err))
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -319,7 +320,7 @@ func askBroker(ctx context.Context, r *plan.Route, b bootstrap) (brokers.Cluster
 	// As the tests do: this connection is the forwarder's own.
 	if version := map[plan.SendProxy]int{plan.SendV1: 1, plan.SendV2: 2}[r.SendProxy]; version > 0 {
 		if _, err := conn.Write(proxyproto.Append(nil, version, netip.AddrPort{}, netip.AddrPort{})); err != nil {
-			return brokers.Cluster{}, err
+			return brokers.Cluster{}, fmt.Errorf("%s: %w", b.addr, connectWords(err))
 		}
 	}
 	if r.UpstreamTLS.On {
@@ -337,4 +338,17 @@ func askBroker(ctx context.Context, r *plan.Route, b bootstrap) (brokers.Cluster
 		return c, fmt.Errorf("%s: %w", b.addr, err)
 	}
 	return c, nil
+}
+
+// connectWords is an error of a connection as the operating system puts it.
+func connectWords(err error) error {
+	var errno syscall.Errno
+	var wire net.Error
+	switch {
+	case errors.As(err, &errno):
+		return errno
+	case errors.As(err, &wire) && wire.Timeout():
+		return errors.New("no answer in time")
+	}
+	return err
 }
