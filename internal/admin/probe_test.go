@@ -180,10 +180,10 @@ func TestProbeOfNodes(t *testing.T) {
 		}
 		p.Routes = append(p.Routes, &plan.Route{
 			Name: "orders", Mode: plan.ModeKafka, Listen: []plan.Listen{{From: 19092, To: 19092}}, Default: []int{0},
-			Servers: []*plan.Server{at("10.0.0.7", 1), at("10.0.0.8", 1), at("10.0.0.9", 0)},
+			Servers: []*plan.Server{at("10.0.0.7", 1), at("10.0.0.8", 1), at("10.0.0.9", 0), {Name: "far", Port: 9092, Host: ""}},
 			Check:   plan.Check{Kind: plan.CheckOff, Every: plan.Duration(time.Minute)},
 			Kafka: &plan.Kafka{Host: "k.example", Ports: config.Ports{From: 19100, To: 19109}, Nodes: []plan.Node{
-				{ID: 1, Server: 1, By: plan.NodeWritten}, {ID: 2, Server: 2, By: plan.NodeWritten},
+				{ID: 1, Server: 1, By: plan.NodeWritten}, {ID: 2, Server: 2, By: plan.NodeWritten}, {ID: 4, Server: 3, By: plan.NodeWritten},
 			}},
 		})
 	})
@@ -200,7 +200,8 @@ func TestProbeOfNodes(t *testing.T) {
 	check(map[string]string{
 		"/route/orders":         "200 ok",
 		"/route/orders/node/1":  "200 ok",
-		"/route/orders/node/2":  "503 the node is not up",
+		"/route/orders/node/2":  "200 ok", // the weight is for who has a choice
+		"/route/orders/node/4":  "503 the node is not up",
 		"/route/orders/node/3":  "404 no such node is known",
 		"/route/orders/node/99": "404 no such node is known",
 		"/route/orders/node/":   "404 no such route",

@@ -175,7 +175,7 @@ func (d *Daemon) NodeReady(name string, id int32) (error, bool) {
 		return errors.New("no such node is known"), false
 	case err != nil:
 		return err, true
-	case !r.Servers[n.Server].Usable():
+	case !r.Servers[n.Server].Up(): // whatever its weight: there is no choice
 		return errors.New("the node is not up"), true
 	}
 	return nil, true

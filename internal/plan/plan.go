@@ -289,16 +289,16 @@ func (p *Plan) Outlives(r *Route) bool { return p.NFT.Keep && r.Engine == NFT }
 // certain node of it.
 func (r *Route) Usable() bool {
 	for i, s := range r.Servers {
-		if s.Usable() && (r.Kafka == nil || slices.Contains(r.Default, i)) {
+		if s.Weight > 0 && s.Up() && (r.Kafka == nil || slices.Contains(r.Default, i)) {
 			return true
 		}
 	}
 	return false
 }
 
-// Usable tells whether a new connection to s is not known to fail.
-func (s *Server) Usable() bool {
-	return s.Weight > 0 && slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Up && !e.LastResort })
+// Up tells whether a connection to s has somewhere to go that is not known to fail.
+func (s *Server) Up() bool {
+	return slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Up && !e.LastResort })
 }
 
 // Hosts are the names (not addresses) that the plan needs, without repetition,
