@@ -21,7 +21,7 @@ func newKafkaDescs(d func(name, help string, labels ...string) *prometheus.Desc)
 		nodeConnections: d("kafka_node_connections", "Live connections to the port of the node.", "route", "node"),
 		nodeAccepted:    d("kafka_node_accepted_total", "Connections accepted on the port of the node.", "route", "node"),
 		nodeBytes:       d("kafka_node_bytes_total", "Bytes forwarded over the port of the node.", "route", "node", "direction"),
-		requests:        d("kafka_requests_total", "Requests of clients, by the name that Kafka's protocol guide has for them; other: of APIs or versions that are not known here.", "route", "api", "version"),
+		requests:        d("kafka_requests_total", "Requests of clients, by API; other: APIs or versions that are not known here.", "route", "api", "version"),
 		rewritten:       d("kafka_rewritten_total", "Answers in which addresses of brokers were written anew.", "route"),
 		dropped:         d("kafka_dropped_total", "Addresses of brokers left out of answers: their nodes have no port.", "route"),
 		unknown:         d("kafka_unknown_total", "Requests of APIs that are not known here.", "route"),

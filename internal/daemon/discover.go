@@ -172,7 +172,7 @@ func (a *asker) note(c brokers.Cluster, err error) {
 	if err == nil {
 		a.state = ClusterState{ID: c.ID, Answered: now()}
 		if old.Problem != "" {
-			a.log.Info("the cluster says again which nodes it has", "route", a.route)
+			a.log.Info("the cluster says which nodes it has", "route", a.route)
 		}
 		return
 	}
