@@ -70,6 +70,7 @@ func (c *clusters) use(p *plan.Plan) {
 		if c.all[r.Name] == nil {
 			c.all[r.Name] = &Cluster{Nodes: map[int32]ClusterNode{}}
 		}
+		c.sayUnlearned(r)
 	}
 }
 
@@ -126,7 +127,11 @@ func (c *clusters) tell() {
 
 // hear takes in one node of r. c.mu is held.
 func (c *clusters) hear(r *plan.Route, n plan.KnownNode) bool {
-	return c.valid(r, n) && c.all[r.Name].hear(n.ID, n.Host, n.Port, now())
+	if !c.valid(r, n) || !c.all[r.Name].hear(n.ID, n.Host, n.Port, now()) {
+		return false
+	}
+	c.sayUnlearned(r)
+	return true
 }
 
 // now is without the monotonic clock: the time is kept over a restart.
@@ -134,36 +139,56 @@ func now() time.Time { return time.Now().Round(0) }
 
 // valid tells whether n is worth knowing. c.mu is held.
 func (c *clusters) valid(r *plan.Route, n plan.KnownNode) bool {
-	k := r.Kafka
-	if _, ok := k.PortOf(n.ID); !ok {
-		c.say(fmt.Sprint(r.Name, n.ID), fmt.Sprintf("node %d has no port, so clients are not told of it; widen advertise.ports, or add it to advertise.node_ports", n.ID), r.Name)
+	if _, ok := r.Kafka.PortOf(n.ID); !ok {
+		if c.first(fmt.Sprintf("%s %d", r.Name, n.ID)) {
+			c.log.Warn(fmt.Sprintf("node %d has no port, so clients are not told of it; widen advertise.ports, or add it to advertise.node_ports", n.ID), "route", r.Name)
+		}
 		return false
 	}
 	if n.Host != "" && !n.Valid() {
-		c.say(fmt.Sprint(r.Name, n), fmt.Sprintf("the cluster says that node %d is at %.100q port %d, which is no address", n.ID, n.Host, n.Port), r.Name)
+		if c.first(fmt.Sprintf("%s %v", r.Name, n)) {
+			c.log.Warn(fmt.Sprintf("the cluster says that node %d is at %.100q port %d, which is no address", n.ID, n.Host, n.Port), "route", r.Name)
+		}
 		return false
-	}
-	if n.Host != "" && k.Pattern == "" && k.Node(n.ID) == nil && !k.MayLearn(n.Host, n.Port) {
-		c.say(fmt.Sprint(r.Name, n), fmt.Sprintf("node %d is at %s, where nodes may not be learned, so clients cannot reach it; write %s", n.ID, net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))), remedy(k, n.Host)), r.Name)
 	}
 	return true
 }
 
-// remedy is what the file needs for nodes to be learned at host.
-func remedy(k *plan.Kafka, host string) string {
-	var all []string
+// sayUnlearned warns of nodes of a route that may not be learned where they are, with
+// what the file needs for all of them. c.mu is held.
+func (c *clusters) sayUnlearned(r *plan.Route) {
+	k := r.Kafka
+	var places, learn []string
 	for _, h := range k.Learn {
-		all = append(all, strconv.Quote(h.String()))
+		learn = append(learn, strconv.Quote(h.String()))
 	}
-	return "kafka: { learn: [" + strings.Join(append(all, strconv.Quote(host)), ", ") + "] }, or where the node is in `nodes`"
+	known := c.all[r.Name].Nodes
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		n := known[id]
+		if n.Host == "" || k.Pattern != "" || k.Node(id) != nil || k.MayLearn(n.Host, n.Port) {
+			continue
+		}
+		if host := strconv.Quote(n.Host); !slices.Contains(learn, host) {
+			learn = append(learn, host)
+		}
+		place := fmt.Sprintf("%d at %s", id, net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))))
+		if c.first(r.Name + " " + place) {
+			places = append(places, place)
+		}
+	}
+	if len(places) > 0 {
+		c.log.Warn("clients cannot reach nodes that are where none may be learned: "+strings.Join(places, ", ")+
+			"; write kafka: { learn: ["+strings.Join(learn, ", ")+"] }, or where they are in `nodes`", "route", r.Name)
+	}
 }
 
-// say warns, once for each key. c.mu is held.
-func (c *clusters) say(key, text, route string) {
-	if !c.said[key] && len(c.said) < maxSaid {
-		c.said[key] = true
-		c.log.Warn(text, "route", route)
+// first tells whether something was not logged yet, and may be. c.mu is held.
+func (c *clusters) first(what string) bool {
+	if c.said[what] || len(c.said) >= maxSaid {
+		return false
 	}
+	c.said[what] = true
+	return true
 }
 
 // answered is told of what a cluster says when we ask, and tells whether that is
@@ -181,6 +206,9 @@ func (c *clusters) answered(route string, a brokers.Cluster) (news bool) {
 	}, now())
 	if another {
 		c.log.Warn("another cluster answers than before; what was known of the other's nodes is forgotten", "route", route, "before", before, "now", a.ID)
+	}
+	if news {
+		c.sayUnlearned(r)
 	}
 	return news
 }

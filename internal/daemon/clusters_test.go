@@ -106,8 +106,8 @@ func TestWarnings(t *testing.T) {
 	}
 	for _, want := range []string{
 		"node 10 has no port, so clients are not told of it; widen advertise.ports, or add it to advertise.node_ports",
-		`node 5 is at b5.elsewhere.example:9092, where nodes may not be learned, so clients cannot reach it; write kafka: { learn: [\"kafka1.corp.example\", \"10.0.0.2\", \"b5.elsewhere.example\"] }, or where the node is in`,
-		"node 7 is at [fd00::7]:9092",
+		`clients cannot reach nodes that are where none may be learned: 5 at b5.elsewhere.example:9092; write kafka: { learn: [\"kafka1.corp.example\", \"10.0.0.2\", \"b5.elsewhere.example\"] }, or where they are in`,
+		`: 7 at [fd00::7]:9092; write kafka: { learn: [\"kafka1.corp.example\", \"10.0.0.2\", \"b5.elsewhere.example\", \"fd00::7\"] }`,
 		`node 6 is at \"no host\\n\" port 9092, which is no address`,
 	} {
 		if n := strings.Count(log.String(), want); n != 1 {
@@ -117,10 +117,22 @@ func TestWarnings(t *testing.T) {
 	if n := strings.Count(log.String(), "\n"); n != 5 {
 		t.Errorf("%d lines:\n%s", n, log.String())
 	}
-	for i := range 10 * maxSaid {
-		c.heard(at(5, fmt.Sprintf("b%d.elsewhere.example", i)))
+	// A new file says it again, for all nodes at once.
+	before := log.String()
+	c.use(loadPlan(t, ordersFile))
+	if now := strings.TrimPrefix(log.String(), before); strings.Count(now, "\n") != 1 || !strings.Contains(now, ": 5 at b5.elsewhere.example:9092, 7 at [fd00::7]:9092; write") {
+		t.Errorf("after a reload:\n%s", now)
 	}
-	if n := strings.Count(log.String(), "\n"); n > maxSaid {
+	before = log.String()
+	learn := `["kafka1.corp.example", "10.0.0.2", "b5.elsewhere.example", "fd00::7"]`
+	if c.use(loadPlan(t, ordersFile+"    kafka: { learn: "+learn+" }\n")); log.String() != before {
+		t.Errorf("with what was to be written:\n%s", strings.TrimPrefix(log.String(), before))
+	}
+	c.use(loadPlan(t, ordersFile))
+	for i := range 10 * maxSaid {
+		c.heard(at(int32(1000+i), "10.0.0.2"))
+	}
+	if n := strings.Count(log.String(), "\n"); n > maxSaid+10 {
 		t.Errorf("%d lines", n)
 	}
 }
