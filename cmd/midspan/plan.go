@@ -24,7 +24,9 @@ func planCommand(ui *ui) *cobra.Command {
 		Short: "Show the routes of a file (--json: with every default filled in)",
 		Long: `Show the routes of a file, each with its engine and why it has that one. With
 --engine nft, show the kernel's rules for the routes of that engine instead, as
-nft(8) reads them, with the addresses that names have at this moment.`,
+nft(8) reads them, with the addresses that names have at this moment. For routes of
+mode kafka, show also what the way from the cloud needs: ports, rules of the load
+balancer, its probe, and names that have to lead to the private endpoint.`,
 		Example: "  midspan plan midspan.yaml\n  midspan plan --json midspan.yaml | jq '.routes[].listen'\n  midspan plan --engine nft midspan.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,13 +46,20 @@ nft(8) reads them, with the addresses that names have at this moment.`,
 				}
 				fmt.Fprint(ui.out, text)
 			case asJSON:
-				return ui.json(p)
+				return ui.json(struct {
+					*plan.Plan
+					Paths []plan.Path `json:"paths,omitempty"`
+				}{p, p.Paths()})
 			default:
 				ui.table("ROUTE ENGINE MODE LISTEN BALANCE CHECK FOR SERVERS", planRows(p))
 				for _, r := range p.Routes {
 					if why, auto := strings.CutPrefix(r.EngineWhy, "auto: "); auto {
 						ui.say("route %s has engine %s: %s", r.Name, r.Engine, why)
 					}
+				}
+				if rows := pathRows(p); len(rows) > 0 {
+					fmt.Fprintln(ui.out)
+					ui.table("ROUTE PATH NEEDS", rows)
 				}
 			}
 			return nil
@@ -86,6 +95,15 @@ func planRows(p *plan.Plan) [][]string {
 			set("others", r.Default)
 		case len(r.Default) > 0:
 			set(who, r.Default)
+		}
+		if r.Kafka == nil {
+			continue
+		}
+		for _, n := range r.Kafka.Nodes {
+			set("node "+strconv.Itoa(int(n.ID)), []int{n.Server})
+		}
+		if r.Kafka.Pattern != "" {
+			rows = append(rows, append(lead, "nodes", r.Kafka.Pattern))
 		}
 	}
 	return rows
