@@ -43,6 +43,8 @@ daemon            : plan engine health resolve brokers certs proxyproto
 admin             : daemon plan engine health proxyproto
 web/h1            :
 web               : plan web/h1
+brokers/brokertest: brokers
+doctor            : config plan brokers
 `
 
 // testPolicy is what a package may import besides, in its tests only.
@@ -55,6 +57,8 @@ daemon            : config engine/relay freeport
 admin             : config
 accesslog         :
 web               : config
+brokers           : brokers/brokertest
+doctor            : brokers/brokertest
 `
 
 // pure packages turn values into values: no files, no network, no clock, no

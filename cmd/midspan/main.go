@@ -69,7 +69,7 @@ stream or ip_fwd.sh, and reads their configuration as it is.`,
 		&cobra.Group{ID: "file", Title: "With a file:"},
 		&cobra.Group{ID: "live", Title: "With a running daemon:"},
 	)
-	file := []*cobra.Command{runCommand(ui), loadCommand(ui), forwardCommand(ui), checkCommand(ui), importCommand(ui), planCommand(ui), schemaCommand(ui)}
+	file := []*cobra.Command{runCommand(ui), loadCommand(ui), forwardCommand(ui), checkCommand(ui), importCommand(ui), planCommand(ui), doctorCommand(ui), schemaCommand(ui)}
 	live := []*cobra.Command{statusCommand(ui), connsCommand(ui), killCommand(ui), reloadCommand(ui), drainCommand(ui)}
 	for _, c := range file {
 		c.GroupID = "file"

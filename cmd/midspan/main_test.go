@@ -14,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"midspan/internal/brokers"
+	"midspan/internal/brokers/brokertest"
 	"midspan/internal/freeport"
 )
 
@@ -48,7 +50,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Defer(stop)
 			e.Setenv("ECHO", addr)
-			return nil
+			return kafkas(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand,
@@ -144,6 +146,35 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	_, err = io.ReadFull(c, make([]byte, 4))
 	ts.Check(err)
+}
+
+// kafkas serves fake brokers. The one at port $KAFKA1 says that there are nodes 1 and
+// 2; that at $KAFKA2, that there is also node 3 at $KAFKA3, where nothing is. The one
+// at $KAFKASASL wants SASL.
+func kafkas(e *testscript.Env) error {
+	var nodes []brokers.Node
+	var listeners []net.Listener
+	for id := range int32(4) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		e.Defer(func() { ln.Close() })
+		port := ln.Addr().(*net.TCPAddr).Port
+		listeners = append(listeners, ln)
+		nodes = append(nodes, brokers.Node{ID: id + 1, Host: "127.0.0.1", Port: uint16(port)})
+		e.Setenv(fmt.Sprintf("KAFKA%d", id+1), strconv.Itoa(port))
+	}
+	e.Setenv("KAFKASASL", e.Getenv("KAFKA4"))
+	for id := range int32(2) {
+		b := &brokertest.Broker{ID: id + 1, Cluster: "MkU3OEVBNTcwNTJENDM2Qg", Nodes: nodes[:2:2], Unknown: int(id)}
+		if id == 1 {
+			b.Nodes = nodes[:3]
+		}
+		go b.Serve(listeners[id])
+	}
+	go (&brokertest.Broker{Mechanisms: []string{"PLAIN", "GSSAPI"}}).Serve(listeners[3])
+	return listeners[2].Close()
 }
 
 func echo() (addr string, stop func(), err error) {

@@ -1,0 +1,217 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"midspan/internal/brokers"
+)
+
+// examiner looks at places.
+type examiner struct {
+	World
+	q              Question
+	connectTimeout time.Duration
+}
+
+// expected is who should be there.
+type expected struct {
+	node    int32
+	cluster string // "": not known
+}
+
+// look is p with what becomes of a connection to each address of its name. name is
+// what TLS asks for; "": the place's host.
+func (e *examiner) look(ctx context.Context, p Place, name string, who *expected) Place {
+	addrs, err := e.addresses(ctx, p.Host)
+	if err != nil {
+		advice := adviceName
+		if who != nil {
+			advice += adviceNode
+		}
+		p.Tries = []Try{{Hop: HopName, Text: fmt.Sprintf("the name %s has no address here: %s", p.Host, lookupText(err)), advice: advice}}
+		return p
+	}
+	addrs = addrs[:min(len(addrs), maxAddresses)]
+	p.Tries = make([]Try, len(addrs))
+	var wg sync.WaitGroup
+	for i, a := range addrs {
+		wg.Go(func() {
+			began := time.Now()
+			t := e.try(ctx, netip.AddrPortFrom(a, p.Port), orElse(name, p.Host), who)
+			t.Took = float64(time.Since(began).Microseconds()) / 1000
+			p.Tries[i] = t
+		})
+	}
+	wg.Wait()
+	return p
+}
+
+func (e *examiner) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	addrs, err := e.Lookup(ctx, host)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no address")
+	}
+	var all []netip.Addr
+	for _, a := range addrs {
+		all = append(all, a.Unmap())
+	}
+	return all, err
+}
+
+// connect is a connection to addr, over which TLS is yet to be agreed on.
+func (e *examiner) connect(ctx context.Context, addr netip.AddrPort, name string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
+	defer cancel()
+	conn, err := e.Dial(ctx, "tcp", addr.String())
+	if err != nil || e.q.TLS == nil {
+		return conn, err
+	}
+	config := e.q.TLS.Clone()
+	config.ServerName = orElse(config.ServerName, strings.TrimSuffix(name, "."))
+	return tls.Client(conn, config), nil
+}
+
+// try connects, and asks who is there.
+func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, who *expected) Try {
+	t := Try{Addr: addr}
+	conn, err := e.connect(ctx, addr, name)
+	if err != nil {
+		t.Hop, t.Text, t.advice = HopConnect, fmt.Sprintf("no connection to %s: %s", addr, dialText(err)), dialAdvice(err, addr)
+		return t
+	}
+	defer conn.Close()
+	t.cluster, err = brokers.Ask(ctx, conn)
+	if err != nil {
+		e.unanswered(&t, err)
+		return t
+	}
+	if who == nil {
+		return t
+	}
+	if who.cluster != "" && t.cluster.ID != "" && t.cluster.ID != who.cluster {
+		t.Hop, t.Text = HopCluster, fmt.Sprintf("at %s is a broker of another cluster: %s instead of %s", addr, t.cluster.ID, who.cluster)
+		t.advice = "let the name, or the forwarder on the way, lead to the broker of this cluster"
+		return t
+	}
+	switch is, known := brokers.IsNode(ctx, conn, t.cluster.APIs, who.node); {
+	case known && !is:
+		t.Hop, t.Text = HopNode, fmt.Sprintf("the broker at %s says that it is not node %d", addr, who.node)
+		t.advice = "clients that are sent there find another broker and try for ever; let that address lead to node " + fmt.Sprint(who.node) + " and to no other"
+	default:
+		t.Is = is
+	}
+	return t
+}
+
+// unanswered fills in what a broker did instead of answering.
+func (e *examiner) unanswered(t *Try, err error) {
+	kind := brokers.KindOf(err)
+	if kind == brokers.WantsSASL {
+		t.WantsSASL = true
+		return
+	}
+	t.Hop = HopKafka
+	if said := (*brokers.Error)(nil); errors.As(err, &said) && said.Step == "TLS" {
+		t.Hop = HopTLS
+	}
+	t.Text = fmt.Sprintf("%s: %s", t.Addr, err)
+	t.advice = kindAdvice(kind)
+}
+
+// mechanisms asks the broker that t found.
+func (e *examiner) mechanisms(ctx context.Context, t Try) []string {
+	conn, err := e.connect(ctx, t.Addr, e.q.Host)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	names, err := brokers.Mechanisms(ctx, conn, t.cluster.APIs)
+	if err != nil {
+		return nil // it is more than was asked for
+	}
+	return names
+}
+
+const (
+	adviceName = "let this machine's DNS know the name (a forwarder to the zone's servers, or a private zone that is linked to this network)"
+	adviceNode = ", or write the node's address into `nodes` of its route"
+)
+
+// kindAdvice is what to do where a broker does not answer.
+func kindAdvice(k brokers.Kind) string {
+	switch k {
+	case brokers.WantsTLS, brokers.Closed:
+		return "ask with kafkas:// if this listener speaks TLS; else look into the broker's log"
+	case brokers.NoTLS:
+		return "ask with kafka:// if this listener speaks plain text"
+	case brokers.BadTLS:
+		return "name who signs the brokers' certificates with --ca FILE, or the name in them with --server-name"
+	case brokers.NotKafka:
+		return "another program listens there; look at host and port"
+	case brokers.Timeout:
+		return "it accepts connections and says nothing: look at the broker, or at the forwarder on the way whose server does not answer"
+	}
+	return "look into the broker's log"
+}
+
+// dialAdvice is what to do where there is no connection.
+func dialAdvice(err error, addr netip.AddrPort) string {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: start the broker, or correct the port that it advertises"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return fmt.Sprintf("there is no way there from this machine: see `ip route get %s`", addr.Addr())
+	case timedOut(err):
+		return fmt.Sprintf("a firewall on the way drops it, or the way back is missing: let TCP from this machine to %s through", addr)
+	}
+	return fmt.Sprintf("see whether this machine may connect to %s", addr)
+}
+
+func timedOut(err error) bool {
+	wire := net.Error(nil)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &wire) && wire.Timeout()
+}
+
+// dialText is an error as the operating system puts it.
+func dialText(err error) string {
+	errno := syscall.Errno(0)
+	switch {
+	case errors.As(err, &errno):
+		return errno.Error()
+	case timedOut(err):
+		return "no answer"
+	}
+	return err.Error()
+}
+
+func lookupText(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.Err
+	}
+	if timedOut(err) {
+		return "no answer"
+	}
+	return err.Error()
+}
+
+// orElse is a, or b if there is none.
+func orElse(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
