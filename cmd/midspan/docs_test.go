@@ -259,7 +259,7 @@ func TestDocumentedCommands(t *testing.T) {
 			// A daemon in the background is waited for, as a person would.
 			script = strings.ReplaceAll(script, " &\n", " > access.log &\nfor i in $(seq 100); do midspan conns > /dev/null 2>&1 && break; sleep 0.1; done\n")
 			// No server is there, so the answer may be no.
-			script = regexp.MustCompile(`(?m)^midspan status.*$`).ReplaceAllString(script, "$0 || test $$? = 1")
+			script = regexp.MustCompile(`(?m)^(midspan (?:status|doctor)[^#\n]*).*$`).ReplaceAllString(script, "$1 || test $$? = 1")
 			cmd := exec.Command(self)
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), insideNamespace+"=set -eu\n"+script, "PATH="+dir+":"+os.Getenv("PATH"), "MIDSPAN_CONTROL="+filepath.Join(dir, "c.sock"))
