@@ -134,7 +134,7 @@ func (u *ui) diagnosis(r doctor.Report) {
 	}
 	if len(r.Nodes) > 0 {
 		fmt.Fprintln(u.out)
-		u.table("NODE ADVERTISED LOOKED-AT ADDRESS TIME ANSWER ROUTE", nodeRows(r.Nodes))
+		u.table("NODE ADVERTISED LOOKED-AT ADDRESS TIME ANSWER ROUTE", lookedAt(r.Nodes))
 	}
 	for _, p := range r.Problems {
 		who := "bootstrap"
@@ -191,8 +191,8 @@ func versionsText(apis []brokers.API) string {
 	return strings.Join(parts, ", ")
 }
 
-// nodeRows are one row for each address of a node.
-func nodeRows(nodes []doctor.Node) (rows [][]string) {
+// lookedAt are one row for each address of a node.
+func lookedAt(nodes []doctor.Node) (rows [][]string) {
 	for _, n := range nodes {
 		told := doctor.Place{Host: n.Host, Port: n.Port}.String()
 		at := n.At.String()
