@@ -35,7 +35,7 @@ plan              : config
 foreign           : config
 health            : plan proxyproto certs
 accesslog         : plan engine
-engine/relay      : config plan engine host proxyproto clienthello certs web
+engine/relay      : config plan engine host proxyproto clienthello certs web kafka
 engine/nft        : config plan engine host conntrack
 engine/split      : plan engine
 engine/enginetest : config plan engine freeport netns

@@ -25,6 +25,10 @@ func appendJSON(b []byte, r *engine.Record) []byte {
 	b = appendString(b, r.ID)
 	b = append(b, `,"route":`...)
 	b = appendString(b, r.Route)
+	if r.Node != nil {
+		b = append(b, `,"node":`...)
+		b = strconv.AppendInt(b, int64(*r.Node), 10)
+	}
 	b = append(b, `,"client":`...)
 	b = appendAddr(b, r.Client)
 	b = appendCaller(b, &r.Caller)

@@ -134,6 +134,9 @@ func (s *settings) nobody(link string, client netip.Addr) string {
 
 // seek begins to look for a server.
 func (l *loop) seek(p *pair) {
+	if p.set.Kafka != nil && !l.findNode(p) {
+		return
+	}
 	if p.set.session {
 		// The pair's opening is complete, its timer off; its client's descriptor is
 		// in the epoll set if p.watching says so; client.held has what was read
@@ -148,7 +151,10 @@ func (l *loop) seek(p *pair) {
 
 // picker chooses p's server.
 func (p *pair) picker() *picker {
-	if p.call != nil && p.call.picker != nil {
+	switch {
+	case p.kafka != nil:
+		return p.kafka.picker
+	case p.call != nil && p.call.picker != nil:
 		return p.call.picker
 	}
 	return p.set.picker

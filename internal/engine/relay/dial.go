@@ -23,6 +23,7 @@ type dial struct {
 	hedge    time.Duration // when the next attempt starts although one is in flight; 0: not
 	shortage bool          // an attempt failed for want of something on this machine
 	full     bool          // waiting for a server below its max_connections
+	forNode  bool          // waiting for a plan that knows p's node
 }
 
 type attempt struct {
@@ -185,6 +186,8 @@ func (l *loop) noneLeft(p *pair, result pickResult) {
 func (l *loop) dialTimer(p *pair) {
 	d := p.dial
 	switch {
+	case d.forNode:
+		l.nodeTimer(p)
 	case socketError(p.client.fd) != 0:
 		l.abort(p, resetByClient)
 	case l.now >= d.deadline:

@@ -114,6 +114,7 @@ func (l *loop) settle(p *pair, served bool) {
 	if p.call != nil && p.call.consumer != nil {
 		p.call.consumer.leave()
 	}
+	p.leaveNode()
 	if p.inSources {
 		p.set.leave(p.clientAddr.addr)
 	}
@@ -131,7 +132,7 @@ func (l *loop) forget(p *pair) {
 	l.timers.set(p, 0)
 	p.state = stateFree
 	p.gen++
-	p.to, p.trouble, p.call = nil, nil, nil
+	p.to, p.trouble, p.call, p.kafka = nil, nil, nil, nil
 	l.free = append(l.free, p.slot)
 }
 

@@ -16,7 +16,8 @@ type wildGroup struct {
 // r.mu is held.
 func (s *settings) setGroups(r *route, up []choice) {
 	s.rest = s.picker
-	if len(s.Groups) == 0 {
+	s.setNodes(up)
+	if len(s.Groups) == 0 && s.Kafka == nil { // of whose servers some are only for their nodes
 		return
 	}
 	// Each set has a turn of its own: another's connections would take its turns.

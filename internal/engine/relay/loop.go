@@ -331,7 +331,7 @@ func (l *loop) conns() []engine.Conn {
 // conn describes p.
 func (p *pair) conn() engine.Conn {
 	c := engine.Conn{
-		ID: strconv.FormatUint(p.id, 10), Route: p.route().name, State: p.stateName(),
+		ID: strconv.FormatUint(p.id, 10), Route: p.route().name, Node: p.nodeID(), State: p.stateName(),
 		Client: p.clientAddr.full(), Caller: p.about(), Listener: p.local(),
 		Start: time.Unix(0, p.started), BytesUp: p.client.moved, BytesDown: p.server.moved,
 	}

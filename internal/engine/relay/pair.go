@@ -38,10 +38,11 @@ type pair struct {
 	id       uint64
 	set      *settings // of the route
 	listener *listener
-	to       *choice  // the endpoint in use
-	dial     *dial    // while dialing
-	trouble  *trouble // if there was any
-	call     *caller  // what is known of the client, if more than its address
+	to       *choice    // the endpoint in use
+	dial     *dial      // while dialing
+	trouble  *trouble   // if there was any
+	call     *caller    // what is known of the client, if more than its address
+	kafka    *brokerLeg // mode kafka; else nil
 
 	client, server side
 

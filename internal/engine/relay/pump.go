@@ -112,6 +112,9 @@ func (l *loop) book(p *pair, up bool, n uint64) {
 	} else {
 		c.down.Add(n)
 	}
+	if p.kafka != nil {
+		l.bookNode(p, up, n)
+	}
 	if p.call != nil && p.call.consumer != nil {
 		f := &p.call.consumer.shards[l.id]
 		if up {

@@ -310,6 +310,9 @@ func (e *Engine) setRoutes(p *plan.Plan, tls map[string]certs.Route) map[string]
 			r = newRoute(pr.Name, len(e.loops))
 		}
 		delete(old, pr.Name)
+		if pr.Kafka != nil && r.cluster == nil {
+			r.cluster = newCluster(e, r.name, len(e.loops))
+		}
 		r.update(pr, who, tls[pr.Name], e.clock())
 		byName[pr.Name] = r
 		next = append(next, r)

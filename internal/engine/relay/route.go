@@ -33,6 +33,7 @@ type route struct {
 	loads     map[string]*atomic.Int64  // connections by server
 	turns     map[string]*atomic.Uint64 // of the balancing of each group, by Match
 	sources   *sources                  // clients by address; nil: they have never been counted
+	cluster   *cluster                  // mode kafka; nil: it has never been of that
 }
 
 // settings are what a connection is made by; it keeps those it was made with.
@@ -49,6 +50,8 @@ type settings struct {
 	consumers *consumers
 	tls       certs.Route // with clients, with servers
 	how       *how
+	cluster   *cluster                   // mode kafka; else nil
+	nodes     map[int32]nodeAt           // likewise: those that are known
 	web       *proxy                     // mode http; else nil
 	ends      map[*endpoint]*webEndpoint // likewise; without those whose port is the listener's
 
@@ -146,6 +149,10 @@ func (r *route) update(p *plan.Route, who *consumers, tls certs.Route, now time.
 		session:    p.TLS != nil || p.UpstreamTLS.On || p.Mode == plan.ModeHTTP,
 		checkFirst: p.Proxy.Mode != plan.ProxyPassed,
 	}
+	if p.Kafka != nil {
+		set.cluster = r.cluster
+		r.cluster.update(p.Kafka)
+	}
 	set.setGroups(r, up)
 	set.setLimits(r.set.Load(), now)
 	set.setHow(r.set.Load())
@@ -199,6 +206,7 @@ func (r *route) status(listening []address) engine.RouteStatus {
 		Counters:  engine.Counters{Active: int(r.active.Load()), Ended: map[engine.Reason]uint64{}},
 		Endpoints: []engine.EndpointStatus{},
 		HTTP:      httpStatus(r.requests),
+		Kafka:     r.cluster.status(r.set.Load().Route),
 	}
 	slices.SortFunc(listening, address.compare)
 	for _, a := range listening {
