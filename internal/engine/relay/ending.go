@@ -21,6 +21,7 @@ func (l *loop) passReset(p *pair, dead *side, why reason) {
 	}
 	l.release(&p.client)
 	l.release(&p.server)
+	l.dropKafka(p)
 	l.closeSide(p, dead)
 	p.endedBy = why
 	if unsent(other.fd) == 0 {
@@ -89,6 +90,7 @@ func (l *loop) release(s *side) {
 func (l *loop) finish(p *pair) {
 	l.release(&p.client)
 	l.release(&p.server)
+	l.dropKafka(p)
 	l.recordEnd(p)
 	l.settle(p, p.connectTime > 0)
 	l.giveOpening(p)

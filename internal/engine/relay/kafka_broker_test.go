@@ -55,15 +55,18 @@ func metadata1(node int32, host string, port int32, rest []byte) []byte {
 	return append(b, rest...)
 }
 
-// kafkaBroker answers requests: by answer, or else with its name and the request's
-// body. Nil is no answer.
+// answerer makes the answer to a request; nil: none.
+type answerer func(key, version int16, correlation int32, body []byte) []byte
+
+// kafkaBroker answers requests: with its name and the request's body, or otherwise;
+// see reply.
 type kafkaBroker struct {
 	net.Listener
-	name   string
-	answer func(key, version int16, correlation int32, body []byte) []byte
+	name string
 
-	mu    sync.Mutex
-	conns []*net.TCPConn
+	mu     sync.Mutex
+	answer answerer
+	conns  []*net.TCPConn
 }
 
 func newKafkaBroker(t *testing.T, name string) *kafkaBroker {
@@ -87,6 +90,13 @@ func newKafkaBroker(t *testing.T, name string) *kafkaBroker {
 		}
 	}()
 	return b
+}
+
+// reply sets how the broker answers; nil: as at first.
+func (b *kafkaBroker) reply(how answerer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answer = how
 }
 
 // stop closes the broker, and resets its connections.
@@ -117,8 +127,11 @@ func (b *kafkaBroker) serve(c *net.TCPConn) {
 		key, version := int16(binary.BigEndian.Uint16(frame)), int16(binary.BigEndian.Uint16(frame[2:]))
 		correlation, body := int32(binary.BigEndian.Uint32(frame[4:])), frame[10:]
 		var out []byte
-		if b.answer != nil {
-			out = b.answer(key, version, correlation, body)
+		b.mu.Lock()
+		answer := b.answer
+		b.mu.Unlock()
+		if answer != nil {
+			out = answer(key, version, correlation, body)
 		} else {
 			out = kafkaAnswer(correlation, append([]byte(b.name), body...))
 		}

@@ -19,6 +19,9 @@ type brokerLeg struct {
 	host    string      // what the node's certificate is to be for; "": the server's name
 	conn    *kafka.Conn // see speakKafka
 	rewrote uint64      // of conn's Rewritten, what has been counted
+
+	up, down brokerFlow // of requests, of answers; for pairs
+	wake     bool       // up may be full no more
 }
 
 // awaitNode is how often a connection looks for a plan that knows its node.

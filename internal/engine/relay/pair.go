@@ -291,6 +291,9 @@ func (l *loop) connected(p *pair, i int, events uint32) {
 		return
 	}
 	l.timers.set(p, p.idleDeadline())
+	if p.kafka != nil {
+		l.startKafka(p)
+	}
 	if p.set.SendProxy != plan.SendNone {
 		l.greet(p)
 	}

@@ -57,6 +57,9 @@ func (l *loop) progress(p *pair) {
 // So a reader that stalls stalls the sender too, and at a read error nothing
 // is in hand.
 func (l *loop) pump(p *pair, from, to *side) (more bool) {
+	if p.kafka != nil {
+		return l.pumpKafka(p, from, to)
+	}
 	before := from.moved
 	defer l.count(p, from, before)
 	for range turn {
@@ -73,13 +76,7 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 			continue
 		}
 		if from.eof {
-			// Both are closed next, which does as well; but the server's leg may be
-			// used again, see recycle.
-			last := to == &p.client && to.eof && from.finSent
-			if !to.finSent && !last {
-				shutdownWrite(to.fd)
-			}
-			to.finSent = true
+			l.passEnd(p, from, to)
 			return false
 		}
 		if !from.readable {
@@ -91,6 +88,17 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 		}
 	}
 	return true
+}
+
+// passEnd passes on the end of the flow that comes in on from.
+func (l *loop) passEnd(p *pair, from, to *side) {
+	// Both are closed next, which does as well; but the server's leg may be
+	// used again, see recycle.
+	last := to == &p.client && to.eof && from.finSent
+	if !to.finSent && !last {
+		shutdownWrite(to.fd)
+	}
+	to.finSent = true
 }
 
 // count books what a pump moved.
@@ -229,7 +237,8 @@ func (l *loop) take(p *pair, from, to *side) unix.Errno {
 	return l.put(p, from, to, l.scratch[:n])
 }
 
-// put writes b, and keeps what to does not take.
+// put writes b, and keeps what to does not take. More than a buffer's size stays
+// where it is, and must not change until it is written.
 func (l *loop) put(p *pair, from, to *side, b []byte) unix.Errno {
 	n := 0
 	if to.writable {
@@ -243,8 +252,12 @@ func (l *loop) put(p *pair, from, to *side, b []byte) unix.Errno {
 		}
 	}
 	from.moved += uint64(n)
-	if n < len(b) {
-		from.held = l.buffer(b[n:])
+	switch rest := b[n:]; {
+	case len(rest) > bufferSize:
+		from.held = l.buffer(nil)
+		from.held.rest = rest
+	case len(rest) > 0:
+		from.held = l.buffer(rest)
 	}
 	return 0
 }

@@ -7,6 +7,9 @@
 // streams that keep moving go through splice(2). A connection that is idle
 // holds two file descriptors and a few hundred bytes, no buffer and no pipe.
 //
+// Of mode kafka the loop looks at the heads of frames, and splices what is large behind
+// them. An idle connection holds 700 bytes more than others.
+//
 // Where TLS is spoken or requests are forwarded, the loop hands the connection to
 // a goroutine: a session. An idle one holds its descriptors and no buffer of ours;
 // with its stacks and what crypto/tls keeps it is 22 KiB with TLS on one side, 32
@@ -65,6 +68,7 @@ type Engine struct {
 	room         atomic.Int64  // descriptors for connections and what extra counts
 	extra        atomic.Int64  // descriptors of pipes, spare sockets and warm connections
 	servers      atomic.Int64  // connections of mode http to servers; see takeServer
+	held         atomic.Int64  // bytes, see maxHeld
 	atLimit      atomic.Int32  // listeners paused at a limit, over all loops
 	turn         atomic.Uint32 // of the loops to fill the room that an ended connection leaves
 	acceptErrors atomic.Uint64
