@@ -93,6 +93,13 @@ func TestJSON(t *testing.T) {
 			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","client":"10.0.1.2:33313",` +
 				`"peer":"10.1.0.4:1024","link":"azure:553665985","consumer":"databricks-prod","server_name":"a\"b","tls":"1.3","cipher":"TLS_AES_128_GCM_SHA256","alpn":"h2","resumed":true,"server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
 		},
+		"a broker's port": {
+			with(func(r *engine.Record) {
+				started(r)
+				r.Node = new(int32)
+			}),
+			`{"time":"2009-02-06T12:12:51.443Z","event":"start","id":"17","route":"fnt","node":0,"client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000"}`,
+		},
 		"a request": {
 			with(requested),
 			`{"time":"2009-02-06T12:12:56.450Z","event":"end","id":"17","route":"fnt","client":"10.0.1.2:33313","server":"srv1:8000","endpoint":"127.0.0.1:8000",` +

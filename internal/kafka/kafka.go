@@ -86,6 +86,9 @@ type Step struct {
 	// Take (Take does not count them), and as many more from the source as are missing. The
 	// direction is called again once all have gone, even without input.
 	Pass int64
+	// Within: the frame does not end with Pass. What is behind is often a few bytes, which
+	// should not go out on their own.
+	Within bool
 	// Need, if not 0: nothing can be done before there are that many bytes of input
 	// (at most MaxBuffered). Take may be > 0 at the same time (Need counts from behind it).
 	// 0 means: call again with any new input, or at once if Take > 0 and some is left.

@@ -239,7 +239,7 @@ func (c *Conn) stream(in []byte, at int) (s Step, more bool, err error) {
 		at += n
 		if stopped != (stop{}) {
 			s = upTo(in, at)
-			s.Need, s.Pass = stopped.need, stopped.pass
+			s.Need, s.Pass, s.Within = stopped.need, stopped.pass, stopped.pass > 0
 			return s, false, nil
 		}
 		f.tail = true

@@ -141,6 +141,9 @@ func TestPass(t *testing.T) {
 		out = append(out, rest[:s.Pass]...)
 		rest = rest[s.Pass:]
 		passed += s.Pass
+		if s.Within != (s.Pass > 0) {
+			t.Errorf("%d bytes pass, the frame goes on: %v", s.Pass, s.Within)
+		}
 		have = max(0, have-s.Take-int(s.Pass))
 	}
 	if passed != 300000 {
@@ -148,6 +151,21 @@ func TestPass(t *testing.T) {
 	}
 	if !checkHidden(t, m, answer, out) || bytes.Contains(out, []byte("real.invalid")) {
 		t.Error("the address is still there")
+	}
+}
+
+// TestPassToEnd: an answer that need not be seen at all passes to its end.
+func TestPassToEnd(t *testing.T) {
+	m := kmsg.NewPtrFetchResponse()
+	m.Version = 4
+	m.Topics = []kmsg.FetchResponseTopic{{Topic: "t", Partitions: []kmsg.FetchResponseTopicPartition{{RecordBatches: make([]byte, 100000)}}}}
+	answer := frame(m, 7)
+	c := New(&Options{Rewrite: rewriteAll})
+	if _, err := c.Requests(ask(keyFetch, 4, 7)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.Responses(answer[:50]); err != nil || s.Take != 0 || s.Pass != int64(len(answer)) || s.Within {
+		t.Errorf("of %d bytes: %+v, %v", len(answer), s, err)
 	}
 }
 

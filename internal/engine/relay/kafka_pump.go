@@ -19,6 +19,7 @@ type brokerFlow struct {
 	need    int     // the codec cannot go on with fewer bytes than that
 	peeks   uint8   // so many reads to come are short, since large frames are about
 	full    bool    // the codec takes no more before there are answers
+	within  bool    // the frame goes on behind pass
 	again   bool    // the codec is to be asked, with input or without
 }
 
@@ -26,6 +27,9 @@ const (
 	// peekSize is how much is read where a large frame may begin: what is behind
 	// its head is to be spliced, and not copied.
 	peekSize = 4 << 10
+	// lastSize is how much of what passes unread is read nevertheless, where the
+	// frame goes on: so that the few bytes behind need no segment of their own.
+	lastSize = 1 << 10
 	// peekFor is how many reads are short after a large frame.
 	peekFor = 8
 	// maxHeld bounds, over all connections, what is held of frames that do not fit
@@ -125,7 +129,11 @@ func (l *loop) passUnread(p *pair, from *side, f *brokerFlow) bool {
 			return false
 		}
 	}
-	n, e := splice(from.fd, from.pipe.w, int(min(int64(from.pipe.size), f.pass)))
+	most := f.pass
+	if f.within {
+		most -= lastSize
+	}
+	n, e := splice(from.fd, from.pipe.w, int(min(int64(from.pipe.size), most)))
 	switch {
 	case e == unix.EAGAIN:
 		from.readable = false
@@ -285,7 +293,7 @@ func (l *loop) askCodec(p *pair, from *side, f *brokerFlow, in []byte) (s kafka.
 	if from == &p.server && k.up.full { // an answer may be over, and make room
 		k.up.full, k.wake = false, true
 	}
-	f.pass, f.need, f.full = s.Pass, s.Need, s.Full
+	f.pass, f.within, f.need, f.full = s.Pass, s.Within, s.Need, s.Full
 	if idle && f.need == 0 && !f.full {
 		f.need = len(in) + 1
 	}
