@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -151,7 +152,9 @@ func allUp(p *plan.Plan) *plan.Plan {
 // for.
 func TestKafkaNodeNotLearned(t *testing.T) {
 	b := newKafkaBroker(t, "b")
-	b.reply(func(_, _ int16, id int32, _ []byte) []byte { return kafkaAnswer(id, metadata1(3, "broker3.internal", 9092, nil)) })
+	b.reply(func(_, _ int16, id int32, _ []byte) []byte {
+		return kafkaAnswer(id, metadata1(3, "broker3.internal", 9092, nil))
+	})
 	s := newKafkaStage(t, 1, fmt.Sprintf("%q", b.Addr()), "connect_timeout: 200ms, kafka: {learn: \"*.invalid\"}")
 	known := map[string][]plan.KnownNode{"r": {{ID: 4, Host: "broker4.invalid", Port: 9092}}}
 	if _, err := s.Apply(t.Context(), s.plan(fmt.Sprintf("%q", b.Addr()), "connect_timeout: 200ms, kafka: {learn: \"*.invalid\"}").WithNodes(known)); err != nil {
@@ -187,5 +190,41 @@ func TestKafkaOldPort(t *testing.T) {
 	}
 	if drained := (settings{Route: &plan.Route{}}); !drained.listensOn(9) {
 		t.Error("a connection of before the drain is refused")
+	}
+}
+
+// TestKafkaTellsOfNodes: what the cluster says of its nodes is told of once, as long
+// as it is news.
+func TestKafkaTellsOfNodes(t *testing.T) {
+	b := newKafkaBroker(t, "b")
+	b.reply(func(_, _ int16, id int32, _ []byte) []byte {
+		return kafkaAnswer(id, metadata1(3, "broker3.internal", 9092, nil))
+	})
+	to := fmt.Sprintf("%q", b.Addr())
+	s := newKafkaStage(t, 1, to, "")
+	c := s.connect(-1)
+	metadata := func() {
+		if _, err := c.Write(kafkaRequest(keyMetadata, 1, 1, []byte{0, 0, 0, 0})); err != nil {
+			t.Fatal(err)
+		}
+		if frame, err := readKafka(c); err != nil || !bytes.Equal(frame[4:], metadata1(3, stageHost, int32(s.port+1+3), nil)) {
+			t.Fatalf("the client gets %q, %v", frame, err)
+		}
+	}
+	for range 20 {
+		metadata()
+	}
+	want := engine.Node{Route: "r", ID: 3, Host: "broker3.internal", Port: 9092}
+	if told := s.told(); len(told) != 1 || told[0] != want {
+		t.Errorf("told of %v, want once of %v", told, want)
+	}
+	p := s.plan(to, "kafka: {learn: [\"*.internal\"]}").WithNodes(map[string][]plan.KnownNode{"r": {{ID: 3, Host: "broker3.internal", Port: 9092}}})
+	if _, err := s.Apply(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(repeat + 10*time.Millisecond)
+	metadata() // on a connection that was made before the node was known
+	if told := s.told(); len(told) != 1 {
+		t.Errorf("told of %v, want of no more than before", told)
 	}
 }
