@@ -45,7 +45,7 @@ type Target struct {
 	// same address where that is set.
 	Addr  netip.AddrPort `json:"addr"`
 	Check plan.Check     `json:"check"`
-	Host  string         `json:"host,omitempty"` // the server's name, for tests that say it
+	Host  string         `json:"host,omitempty"` // the server's name (see plan.Server.CertName), for tests that say it
 	Path  Path           `json:"-"`
 }
 
@@ -62,7 +62,7 @@ type Path struct {
 func TargetOf(r *plan.Route, s *plan.Server, a netip.Addr) Target {
 	p := Path{SendProxy: r.SendProxy, TLS: r.UpstreamTLS}
 	p.H2 = p.TLS.On && r.HTTP != nil && r.HTTP.H2
-	return Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.Host, Path: p}
+	return Target{Addr: netip.AddrPortFrom(a, r.MainPort(s)), Check: r.Check, Host: s.CertName(), Path: p}
 }
 
 // Options say how a Monitor works. The zero value does.

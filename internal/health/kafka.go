@@ -2,6 +2,7 @@ package health
 
 import (
 	"encoding/binary"
+	"errors"
 	"strconv"
 )
 
@@ -14,7 +15,15 @@ const (
 
 	kafkaNone        = 0
 	kafkaUnsupported = 35 // UNSUPPORTED_VERSION: still an answer of a broker's
+
+	// RFC 8446, section 5.1: a record's type, and the first byte of its version.
+	tlsAlert     = 0x15
+	tlsHandshake = 0x16
+	tlsMajor     = 0x03
 )
+
+// errBrokerTLS is for a broker that answers a question in plain text with TLS.
+var errBrokerTLS = errors.New("the broker speaks TLS; add upstream_tls to the route, or use the port of its plain listener")
 
 func kafkaQuestion() []byte {
 	b := make([]byte, 4)
@@ -32,6 +41,9 @@ func askKafka(k *talk) error {
 	const want = "an answer to ApiVersions"
 	if err := k.say(kafkaQuestion()); err != nil {
 		return err
+	}
+	if first, err := k.Peek(2); err == nil && (first[0] == tlsAlert || first[0] == tlsHandshake) && first[1] == tlsMajor {
+		return errBrokerTLS
 	}
 	head := make([]byte, 10) // size, correlation id, error code
 	if err := k.full(head); err != nil {

@@ -97,6 +97,9 @@ func (l *line) encrypt(c *tls.Config) error {
 		if op := (*net.OpError)(nil); asked && !l.target.Check.TLS.On && l.target.Check.Kind == plan.CheckTLS && errors.As(err, &op) && op.Op == "remote error" {
 			return nil
 		}
+		if text := certs.PlainBroker(conn, err); text != "" && l.target.Check.Kind == plan.CheckKafka {
+			return errors.New(text)
+		}
 		return tlsWords(err)
 	}
 	l.tls = conn
