@@ -31,6 +31,7 @@ type session struct {
 	// protocols are what the client's TLS has agreed on: they are offered to the
 	// server.
 	protocols []string
+	kafka     *kafkaFlows // mode kafka; nil: no server yet
 
 	mu      sync.Mutex // guards what follows
 	p       pair       // a copy, of which no loop knows

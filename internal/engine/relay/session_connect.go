@@ -218,7 +218,7 @@ func (s *settings) setHow(old *settings) {
 }
 
 func (s *settings) target(c *choice, listen uint16) target {
-	return target{c.endpoint, c.load, c.server.Name, c.server.Host, c.at(listen), s.how}
+	return target{c.endpoint, c.load, c.server.Name, c.server.CertName(), c.at(listen), s.how}
 }
 
 // connect opens a connection to t for s, with what the route sends first: the
@@ -311,6 +311,8 @@ func (s *session) greet(ctx context.Context, t target, g *leg) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return err
+	case err != nil && s.p.set.Kafka != nil && certs.PlainBroker(g.tls, err) != "":
+		return errors.New("TLS: " + certs.PlainBroker(g.tls, err))
 	case err != nil:
 		return errors.New("TLS: " + tlsText(err) + certs.Remedy(err))
 	case t.how.protocol == "h2" && g.tls.ConnectionState().NegotiatedProtocol != "h2":

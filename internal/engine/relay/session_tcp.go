@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"midspan/internal/engine"
+	"midspan/internal/kafka"
 )
 
 // handshakeTime is how long a client may take for the TLS handshake.
@@ -24,6 +25,9 @@ func (s *session) carry() {
 	server := s.findServer()
 	if server == nil {
 		return
+	}
+	if s.p.set.Kafka != nil {
+		s.kafka = s.startKafka(server)
 	}
 	flows := make(chan struct{})
 	go func() {
@@ -73,7 +77,11 @@ func (s *session) refuse(g *leg, err error) {
 	case errno(err) != 0:
 		s.end(resetByClient)
 	default:
-		s.close(tlsFailed, tlsText(err))
+		text := tlsText(err)
+		if s.p.set.Kafka != nil && isPlainKafka(err) {
+			text = "the client speaks Kafka in plain text, and this port TLS; set the client's security.protocol to SSL or SASL_SSL"
+		}
+		s.close(tlsFailed, text)
 		s.part(g)
 	}
 }
@@ -130,11 +138,20 @@ func (s *session) part(g *leg) {
 	}
 }
 
+// move copies one of the two flows until it ends or fails.
+func (s *session) move(to, from *leg, up bool) error {
+	if s.kafka != nil {
+		return s.kafka.move(up)
+	}
+	return move(to, from, func(n int) { s.moved(up, n) })
+}
+
 // flow moves one of the two flows, and deals with its end.
 func (s *session) flow(to, from *leg, up bool) {
-	err := move(to, from, func(n int) { s.moved(up, n) })
+	err := s.move(to, from, up)
 	s.mu.Lock()
 	var failed writeError
+	var broken *kafka.Error
 	switch {
 	case s.over || s.lost != nil:
 	case err == io.EOF && !from.dead:
@@ -145,6 +162,10 @@ func (s *session) flow(to, from *leg, up bool) {
 	case err == errHeader:
 		s.mu.Unlock()
 		s.refuseHeader()
+		return
+	case err == errHeld || errors.As(err, &broken):
+		s.mu.Unlock()
+		s.breakOff(err)
 		return
 	case errors.As(err, &failed):
 		// What a server that is found reset sent before, such as an error message,
