@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -83,6 +84,10 @@ func (l *loop) moveFrames(p *pair, from, to *side, f *brokerFlow) (more bool) {
 		case f.canGoOn() && !to.finSent:
 			e = l.understandFrames(p, from, to, f, f.input())
 		case from.eof: // a part of a frame that is left is of no use to anybody
+			if from == &p.server && p.kafka.up.full {
+				p.kafka.up.unanswered()
+				p.kafka.wake = true
+			}
 			l.passEnd(p, from, to)
 			return false
 		case !from.readable || f.full:
@@ -297,11 +302,18 @@ func (l *loop) askCodec(p *pair, from *side, f *brokerFlow, in []byte) (s kafka.
 	if idle && f.need == 0 && !f.full {
 		f.need = len(in) + 1
 	}
+	if f.full && p.server.eof {
+		f.unanswered()
+	}
 	if s.Own {
 		k.down.again = true
 	}
 	return s, err
 }
+
+// unanswered has the requests that are left go out unread, as there are no more
+// answers to come that could make room for them.
+func (f *brokerFlow) unanswered() { f.full, f.pass = false, math.MaxInt64 }
 
 // emit writes b behind what could not be written before, and keeps what is left.
 func (l *loop) emit(p *pair, from, to *side, b []byte) unix.Errno {

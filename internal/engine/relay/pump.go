@@ -20,8 +20,10 @@ const (
 // progress moves what can be moved, both ways, and ends p when both flows have.
 func (l *loop) progress(p *pair) {
 	for _, s := range []*side{&p.client, &p.server} {
-		// A leg whose flow has ended is not read any more; else the read tells.
-		if s.failed && s.eof {
+		// A leg whose flow has ended is not read any more, nor one whose requests are
+		// too many; else the read tells.
+		full := p.kafka != nil && s == &p.client && p.kafka.up.full
+		if s.failed && (s.eof || full) {
 			if e := socketError(s.fd); e != 0 {
 				l.readFailed(p, s, e)
 				return
