@@ -35,6 +35,7 @@ var layers = map[string]plan.Feature{
 	"send_proxy":  plan.FeatureSendProxy,
 	"consumer":    plan.FeatureProxy,
 	"server name": plan.FeatureSNI,
+	"kafka":       plan.FeatureKafka,
 }
 
 // needs are the features that the case takes.

@@ -84,7 +84,7 @@ func allCases(p *Place) []testCase {
 	return slices.Concat(
 		transferCases(), stallCases(), edgeCases(), upstreamCases(), familyCases(p), balanceCases(), limitCases(),
 		applyCases(), allowCases(p), downCases(p), loadCases(), endingCases(), reportCases(),
-		proxyCases(), sendProxyCases(), consumerCases(), sniCases(),
+		proxyCases(), sendProxyCases(), consumerCases(), sniCases(), kafkaCases(),
 	)
 }
 
@@ -116,7 +116,7 @@ func (c testCase) run(t *testing.T, e Engine) {
 	}
 	t.Cleanup(r.finish)
 	r.newEngine = func(h engine.Hooks) engine.Engine { return e.New(t, h) }
-	r.engine = r.newEngine(engine.Hooks{Dial: r.log.dial, Record: r.log.record})
+	r.engine = r.newEngine(engine.Hooks{Dial: r.log.dial, Record: r.log.record, Node: r.log.node})
 	c.test(r)
 }
 

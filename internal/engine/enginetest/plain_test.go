@@ -23,7 +23,7 @@ import (
 func TestPlain(t *testing.T) {
 	newEngine := func(_ *testing.T, h engine.Hooks) engine.Engine { return newPlain(h) }
 	run := func(t *testing.T, at *Place) {
-		Run(t, Engine{Kind: plan.Relay, Place: at, New: newEngine, Lacks: []plan.Feature{plan.FeatureProxy, plan.FeatureSendProxy, plan.FeatureSNI}})
+		Run(t, Engine{Kind: plan.Relay, Place: at, New: newEngine, Lacks: []plan.Feature{plan.FeatureProxy, plan.FeatureSendProxy, plan.FeatureSNI, plan.FeatureKafka}})
 	}
 	t.Run("loopback", func(t *testing.T) { run(t, Loopback()) })
 	t.Run("machines", func(t *testing.T) { run(t, Machines(t)) })

@@ -13,6 +13,7 @@ type log struct {
 	mu      sync.Mutex
 	records []*engine.Record
 	dialed  []engine.Dial
+	heard   []engine.Node
 }
 
 func (l *log) record(r *engine.Record) {
@@ -25,6 +26,18 @@ func (l *log) dial(d engine.Dial) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dialed = append(l.dialed, d)
+}
+
+func (l *log) node(n engine.Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = append(l.heard, n)
+}
+
+func (l *log) nodes() []engine.Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.heard)
 }
 
 func (l *log) dials() []engine.Dial {
