@@ -68,10 +68,9 @@ type hearsay struct {
 	at   time.Duration // engine's clock
 }
 
-// nodeAt is where connections to a node go, and what its certificate is to be for.
+// nodeAt is where connections to a node go.
 type nodeAt struct {
 	picker *picker // of the node's server; it has no endpoint as long as the name has no address
-	host   string  // the node's own name; "": not known
 	named  bool    // the server has an address
 }
 
@@ -212,7 +211,7 @@ func (s *settings) setNodes(up []choice) {
 		// Not by weight, nor as a backup: those are for who has a choice.
 		only := &picker{balance: plan.First}
 		only.tiers[0] = betterOf(its[server])
-		s.nodes[n.ID] = nodeAt{only, n.Host, len(server.Endpoints) > 0}
+		s.nodes[n.ID] = nodeAt{only, len(server.Endpoints) > 0}
 	}
 }
 

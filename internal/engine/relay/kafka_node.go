@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 	"unsafe"
@@ -16,7 +15,6 @@ import (
 type brokerLeg struct {
 	node    *node       // nil: the client has connected to the bootstrap port
 	picker  *picker     // of the servers for it
-	host    string      // what the node's certificate is to be for; "": the server's name
 	conn    *kafka.Conn // see speakKafka
 	rewrote uint64      // of conn's Rewritten, what has been counted
 
@@ -54,7 +52,7 @@ func (l *loop) findNode(p *pair) bool {
 	}
 	// Those in force now, which may be newer than p's.
 	if at, known := p.route().set.Load().nodes[n.id]; known && at.named {
-		p.kafka.picker, p.kafka.host = at.picker, at.host
+		p.kafka.picker = at.picker
 		return true
 	}
 	p.state = stateDialing
@@ -122,16 +120,6 @@ func (c *cluster) unknown(n *node) string {
 		return fmt.Sprintf("the cluster says that node %d is at %s:%d, which may not be learned; add its host to `learn`, or the node to `nodes`", n.id, h.host, h.port)
 	}
 	return fmt.Sprintf("the cluster says that node %d is at %s:%d, and the plan does not have it yet", n.id, h.host, h.port)
-}
-
-// target is c for p. The certificate of a node is to be for what the cluster calls
-// it: that is what clients would verify.
-func (p *pair) target(c *choice) target {
-	t := p.set.target(c, p.listener.port)
-	if p.kafka != nil {
-		t.host = cmp.Or(p.kafka.host, t.host)
-	}
-	return t
 }
 
 // nodeID is the node whose port p came in on; nil: none.

@@ -112,7 +112,7 @@ func (f *find) attempt(ctx context.Context, c *choice) {
 		}
 	}()
 	defer f.s.guard()
-	if a.leg, a.err = f.s.connect(ctx, f.s.p.target(c)); a.err != nil {
+	if a.leg, a.err = f.s.connect(ctx, f.s.p.set.target(c, f.s.p.listener.port)); a.err != nil {
 		c.drop()
 	}
 }
