@@ -18,6 +18,7 @@ build: ## build the static binary, bin/midspan
 test: lint ## lint, unit tests, behaviour suite; under 6 minutes
 	go test -p 4 $(TESTFLAGS) ./... # they wait more than they compute
 	go test -p 4 $(TESTFLAGS) -race -short -skip 'BetweenMachines|Cost|Documented' ./... # but what costs time, and shows nothing of races
+	cd kafkatest && go vet ./... && go test -count=1 -parallel 8 $(TESTFLAGS) ./... # they wait more than they compute
 
 user: ## the engines once more, as nobody and not as root
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && \
