@@ -17,8 +17,8 @@ type Cluster struct {
 type ClusterNode struct {
 	Host  string    `json:"host,omitempty"` // "": only that a client wants it
 	Port  uint16    `json:"port,omitempty"`
-	Since time.Time `json:"since"`         // of Host and Port
-	Gone  time.Time `json:"gone,omitzero"` // the first of the cluster's answers without it; zero: the newest has it
+	Since time.Time `json:"since,omitzero"` // of Host and Port; zero: an earlier life's
+	Gone  time.Time `json:"gone,omitzero"`  // the first of the cluster's answers without it; zero: the newest has it
 }
 
 const (

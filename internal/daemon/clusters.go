@@ -46,6 +46,7 @@ func newClusters(log *slog.Logger, onChange func(), earlier map[string]Cluster) 
 		known := &Cluster{ID: e.ID, Nodes: map[int32]ClusterNode{}}
 		for id, n := range e.Nodes {
 			if (&plan.KnownNode{ID: id, Host: n.Host, Port: n.Port}).Valid() {
+				n.Since = time.Time{} // it may have moved meanwhile: the first word about it counts
 				known.Nodes[id] = n
 			}
 		}

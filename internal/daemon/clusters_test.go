@@ -93,6 +93,20 @@ func TestNewsAreBatched(t *testing.T) {
 	})
 }
 
+// TestEarlierLife: what was known before the start gives way at once, however fresh
+// it is.
+func TestEarlierLife(t *testing.T) {
+	earlier := map[string]Cluster{"orders": {Nodes: map[int32]ClusterNode{3: {Host: "10.0.0.2", Port: 9092, Since: now()}}}}
+	c := newClusters(slog.New(slog.DiscardHandler), func() {}, earlier)
+	c.use(loadPlan(t, ordersFile))
+	for _, host := range []string{"kafka1.corp.example", "10.0.0.2"} {
+		c.heard(at(3, host))
+		if got := c.known()["orders"][0].Host; got != "kafka1.corp.example" {
+			t.Errorf("told of %s, the node is at %s", host, got)
+		}
+	}
+}
+
 // TestWarnings: what is wrong with a node is said once, with what to write.
 func TestWarnings(t *testing.T) {
 	c, log := listening(t, ordersFile, func() {})
