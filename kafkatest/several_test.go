@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 )
 
 // TestTwoForwarders: it does not matter which of them a connection comes to, and
@@ -41,6 +44,52 @@ func TestTwoForwarders(t *testing.T) {
 	both[1].kill()
 	both[1].start(t)
 	f.goesOn("that is back too")
+	f.end()
+}
+
+// TestNewForwarder: one that has never been there cannot ask a cluster that wants
+// credentials. It does not need to where the file says where the nodes are.
+func TestNewForwarder(t *testing.T) {
+	t.Parallel()
+	brokers := &named{certs: make([]string, 3)}
+	cluster(t, "newest", append(secured(), kfake.ListenFn(brokers.listen))...)
+	d, both := forwarders(t, 2, brokers.at, brokers.nodes())
+	cl := franz{[]kgo.Opt{kgo.SASL(plain.Auth{User: user, Pass: password}.AsMechanism())}}
+	f := start(t, d, classic(cl, shortTopic, -1))
+	f.goesOn("at first")
+	both[0].kill()
+	both[0].state = t.TempDir()
+	both[0].start(t)
+	f.goesOn("one is new")
+	both[1].kill()
+	f.goesOn("the new one is alone")
+	f.end()
+}
+
+// TestReload: a file that is read again, with another route beside, cuts nobody off.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, "newest", kfake.SeedTopics(partitions, shortTopic))
+	d, all := forwarders(t, 1, c.ListenAddrs())
+	f := start(t, d, classic(franz{}, shortTopic, -1))
+	f.goesOn("at first")
+	text := all[0].file() + fmt.Sprintf("  other: { listen: %q, to: %q }\n", all[0].host+":19099", c.ListenAddrs()[0])
+	if err := os.WriteFile(filepath.Join(all[0].state, "midspan.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := all[0].cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() string {
+		if !strings.Contains(all[0].said.String(), "route=other") {
+			return "the file has not been read again"
+		}
+		return ""
+	})
+	f.goesOn("the file was read again")
+	if strings.Contains(all[0].said.String(), `"event":"end"`) {
+		t.Error("connections have ended")
+	}
 	f.end()
 }
 
