@@ -119,6 +119,10 @@ func TestPace(t *testing.T) {
 		{[]outcome{gotNoAccess}, time.Minute, time.Minute},
 		{[]outcome{gotNoAccess, gotNoAccess}, 2 * time.Minute, 2 * time.Minute},
 		{slices.Repeat([]outcome{gotNoAccess}, 100), time.Hour, time.Hour},
+		// A cluster that was down for long, of which a broker is still starting.
+		{append(slices.Repeat([]outcome{gotNoAnswer}, 100), gotNoAccess), time.Minute, time.Minute},
+		{append(slices.Repeat([]outcome{gotNoAccess}, 100), gotNoAnswer), time.Second, time.Second},
+		{append(slices.Repeat([]outcome{gotNoAccess}, 100), gotNothingNew, gotNoAccess), time.Minute, time.Minute},
 	} {
 		p := pace{every: time.Minute}
 		var next, soonest time.Duration

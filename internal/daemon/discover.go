@@ -213,6 +213,7 @@ type pace struct {
 	every time.Duration
 	vain  int // rounds in a row that brought nothing
 	none  int // rounds in a row without an answer
+	shut  int // rounds in a row without access
 }
 
 const (
@@ -228,6 +229,10 @@ const (
 
 // after says when the next round is due, and how soon a wanted node may make it.
 func (p *pace) after(o outcome) (next, soonest time.Duration) {
+	// A broker that starts, or stops, may look for a moment as if it wanted SASL.
+	if o != gotNoAccess {
+		p.shut = 0
+	}
 	switch o {
 	case gotNews:
 		p.vain, p.none = 0, 0
@@ -241,8 +246,8 @@ func (p *pace) after(o outcome) (next, soonest time.Duration) {
 		p.none++
 		return next, min(next, maxGap)
 	default:
-		next = doubled(max(p.every, time.Minute), p.none, maxNoAccess)
-		p.none++
+		next = doubled(max(p.every, time.Minute), p.shut, maxNoAccess)
+		p.shut, p.none = p.shut+1, 0
 		return next, next
 	}
 }
