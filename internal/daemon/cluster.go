@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"midspan/internal/brokers"
+	"midspan/internal/plan"
 )
 
 // Cluster is what is known of a route's Kafka cluster beside the file. It is kept
@@ -61,15 +62,21 @@ func (c *Cluster) answer(a brokers.Cluster, valid func(brokers.Node) bool, now t
 		}
 	}
 	named := map[int32]bool{}
+	taken := map[plan.KnownNode]bool{} // without IDs
 	for _, n := range a.Nodes {
 		named[n.ID] = true
+		taken[plan.KnownNode{Host: n.Host, Port: n.Port}] = true
 		if valid(n) && c.hear(n.ID, n.Host, n.Port, now) {
 			news = true
 		}
 	}
 	for id, n := range c.Nodes {
 		switch {
-		case named[id] || within(n.Gone, now, forgetAfter):
+		case named[id]:
+		case taken[plan.KnownNode{Host: n.Host, Port: n.Port}]: // the broker has another ID now
+			delete(c.Nodes, id)
+			news = true
+		case within(n.Gone, now, forgetAfter):
 		case n.Gone.IsZero() || n.Gone.After(now):
 			n.Gone = now
 			c.Nodes[id] = n

@@ -161,3 +161,15 @@ func TestBootstraps(t *testing.T) {
 		t.Errorf("without an address: %v", got)
 	}
 }
+
+// TestAnswerOtherID: where a broker has another ID than before, the old one leads
+// nowhere at once. It would lead to the wrong node.
+func TestAnswerOtherID(t *testing.T) {
+	c := &Cluster{Nodes: map[int32]ClusterNode{}}
+	valid := func(brokers.Node) bool { return true }
+	c.answer(brokers.Cluster{Nodes: []brokers.Node{{ID: 1, Host: "a", Port: 9092}, {ID: 2, Host: "b", Port: 9092}}}, valid, noon)
+	news, _ := c.answer(brokers.Cluster{Nodes: []brokers.Node{{ID: 3, Host: "a", Port: 9092}}}, valid, noon.Add(time.Minute))
+	if !news || c.text() != "2=b:9092 3=a:9092" {
+		t.Errorf("news %t, %s", news, c.text())
+	}
+}
