@@ -220,9 +220,15 @@ func eachNode(d *decoder, n *yaml.Node, example string, do func(id Field[int], v
 		d.addf(n, "%s stands where nodes are expected; write %s", describe(n), example)
 		return
 	}
+	first := map[int]int{} // to lines
 	d.mapping(n, func(k, v *yaml.Node) {
 		var id int
-		if kNodeID.decode(d, k, &id) {
+		switch {
+		case !kNodeID.decode(d, k, &id):
+		case first[id] != 0: // 1 and 0x1 are other keys, and the same node
+			d.addf(k, "node %d stands here again (first on line %d); keep one", id, first[id])
+		default:
+			first[id] = k.Line
 			do(At(id, d.pos(k)), v)
 		}
 	})
