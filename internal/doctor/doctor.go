@@ -29,6 +29,9 @@ const (
 	atOnce = 32
 	// connectTimeout is for one address; a client's own is longer.
 	connectTimeout = 3 * time.Second
+	// answerTimeout is for TLS and all questions to one broker: one that is silent is
+	// not to take the time of the others.
+	answerTimeout = 3 * time.Second
 )
 
 // World is what is asked: the system's, or a test's. Its functions are called by
@@ -121,6 +124,8 @@ const (
 	HopCluster Hop = "cluster"
 	HopNode    Hop = "node"
 	HopRoute   Hop = "route"
+	// HopTime: there was no time left to look.
+	HopTime Hop = "time"
 )
 
 // Problem is a broken hop.
@@ -133,7 +138,7 @@ type Problem struct {
 
 // Ask finds it out.
 func Ask(ctx context.Context, w World, q Question) Report {
-	e := examiner{World: w, q: q, connectTimeout: connectTimeout}
+	e := examiner{World: w, q: q, connectTimeout: connectTimeout, answerTimeout: answerTimeout}
 	return e.report(ctx)
 }
 

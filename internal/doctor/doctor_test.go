@@ -116,7 +116,7 @@ func ask(t *testing.T, w *world, q Question) Report {
 	if q.Host == "" {
 		q.Host, q.Port = "k1.corp", 9092
 	}
-	e := examiner{World: w.World(), q: q, connectTimeout: time.Second}
+	e := examiner{World: w.World(), q: q, connectTimeout: time.Second, answerTimeout: time.Second}
 	return e.report(ctx)
 }
 
@@ -192,6 +192,32 @@ func TestBootstrap(t *testing.T) {
 	r := Ask(ctx, w.World(), Question{Host: "k1.corp", Port: 9092})
 	if got := shown(r); r.OK || r.Cluster != nil || !strings.HasPrefix(got, "- name: the name k1.corp has no address here: no answer") || time.Since(began) > 3*time.Second {
 		t.Errorf("after %s: %s", time.Since(began), got)
+	}
+}
+
+// TestSilent: an address that accepts and says nothing takes none of the time that is
+// for the nodes.
+func TestSilent(t *testing.T) {
+	w := cluster(t)
+	w.names["k.corp"] = "10.20.0.1 10.20.0.9"
+	w.serve(t, "10.20.0.9:9092", func(net.Listener) {}) // the kernel accepts
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	e := examiner{World: w.World(), q: Question{Host: "k.corp", Port: 9092}, connectTimeout: time.Second, answerTimeout: 100 * time.Millisecond}
+	r := e.report(ctx)
+	if got := shown(r); len(r.Problems) != 1 || !strings.Contains(got, "- kafka: 10.20.0.9:9092: ApiVersions: the broker did not answer in time") || ctx.Err() != nil {
+		t.Errorf("%v: %s", ctx.Err(), got)
+	}
+}
+
+// TestTimeIsOver: of a place that there was no time for nothing is said but that.
+func TestTimeIsOver(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	e := examiner{World: cluster(t).World(), connectTimeout: time.Second, answerTimeout: time.Second}
+	p := e.look(ctx, Place{Host: "k1.corp", Port: 9092}, "", nil)
+	if len(p.Tries) != 1 || p.Tries[0].Hop != HopTime || p.Tries[0].advice != "give it more with --timeout" {
+		t.Errorf("%+v", p)
 	}
 }
 

@@ -21,6 +21,7 @@ type examiner struct {
 	World
 	q              Question
 	connectTimeout time.Duration
+	answerTimeout  time.Duration
 }
 
 // expected is who should be there.
@@ -32,6 +33,10 @@ type expected struct {
 // look is p with what becomes of a connection to each address of its name. name is
 // what TLS asks for; "": the place's host.
 func (e *examiner) look(ctx context.Context, p Place, name string, who *expected) Place {
+	if ctx.Err() != nil {
+		p.Tries = []Try{{Hop: HopTime, Text: fmt.Sprintf("%s was not looked at: the time was over before", p), advice: "give it more with --timeout"}}
+		return p
+	}
 	addrs, err := e.addresses(ctx, p.Host)
 	if err != nil {
 		advice := adviceName
@@ -93,6 +98,8 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, wh
 		return t
 	}
 	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, e.answerTimeout)
+	defer cancel()
 	t.cluster, err = brokers.Ask(ctx, conn)
 	if err != nil {
 		e.unanswered(&t, err)
@@ -138,6 +145,8 @@ func (e *examiner) mechanisms(ctx context.Context, t Try) []string {
 		return nil
 	}
 	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, e.answerTimeout)
+	defer cancel()
 	names, err := brokers.Mechanisms(ctx, conn, t.cluster.APIs)
 	if err != nil {
 		return nil // it is more than was asked for
