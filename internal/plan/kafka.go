@@ -94,6 +94,12 @@ func (k *Kafka) NodeOf(port uint16) (int32, bool) {
 	return 0, false
 }
 
+// targetOf is where the pattern has a node. There is none for an ID that makes a port
+// too high, an address that is none, or a name too long.
+func (k *Kafka) targetOf(node int32) (config.Target, error) {
+	return config.ParseTarget(strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(node))))
+}
+
 // Node is what is known of a node; nil: nothing.
 func (k *Kafka) Node(id int32) *Node {
 	i, found := slices.BinarySearchFunc(k.Nodes, id, func(n Node, id int32) int { return int(int64(n.ID) - int64(id)) })
@@ -163,9 +169,9 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 		switch {
 		case k.Pattern != "":
 			node.By = NodePattern
-			t, err := config.ParseTarget(strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(n.ID))))
+			t, err := k.targetOf(n.ID)
 			if err != nil {
-				continue // checked with another id: this one makes the name too long
+				continue // the file was warned of
 			}
 			node.Server = next.serverAt(t)
 		case n.Host != "" && k.MayLearn(n.Host, n.Port):

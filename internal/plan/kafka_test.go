@@ -186,11 +186,61 @@ func TestKafkaProblems(t *testing.T) {
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    nodes: { 0: b:1, 1: b:1 }\n", "b:1 is node 0 already"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: off }\n", "nobody knows where the brokers are"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: [off, x.y] }\n", "stands among hosts"},
+		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    nodes: { 1: 127.0.0.1:6 }\n", "server 127.0.0.1:6 is where route \"r\" listens (line 8), so connections would go in a circle"},
+		{"    mode: kafka\n    listen: [1, \"10.0.0.2:5\"]\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "which route \"r\" has already"},
 		{"    mode: kafka\n    listen: 1\n    to: { b: a:1 }\n    advertise: { host: x, ports: 5-6 }\n", "mode kafka has one set"},
 	} {
 		_, err := kafkaPlan(t, "health: off\nadmin: off\nroutes:\n  r:\n"+tt.text)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s\n%v\nwant: %s", tt.text, err, tt.want)
+		}
+	}
+}
+
+// TestKafkaPlaces: the ports of nodes are bound once at each address, however many
+// bootstrap ports there are.
+func TestKafkaPlaces(t *testing.T) {
+	for listen, want := range map[string]string{
+		`[1, 2]`:                                     "*:1 *:2 *:5-6",
+		`["10.0.0.2:1", "10.0.0.3:1"]`:               "10.0.0.2:1 10.0.0.3:1 10.0.0.2:5-6 10.0.0.3:5-6",
+		`["10.0.0.2:1", 2]`:                          "10.0.0.2:1 *:2 *:5-6",
+		`[1, "10.0.0.2:2", "[fd00::2]:2"]`:           "*:1 10.0.0.2:2 [fd00::2]:2 *:5-6",
+		`["0.0.0.0:1", "10.0.0.2:2", "[fd00::2]:2"]`: "0.0.0.0:1 10.0.0.2:2 [fd00::2]:2 0.0.0.0:5-6 [fd00::2]:5-6",
+		`["%eth0:1", "%eth1:2", "10.0.0.2%eth1:3"]`:  "%eth0:1 %eth1:2 10.0.0.2%eth1:3 %eth0:5-6 %eth1:5-6",
+	} {
+		p, err := kafkaPlan(t, "routes: { r: { mode: kafka, listen: "+listen+", to: \"a:1\", advertise: { host: x, ports: 5-6 } } }\n")
+		if err != nil {
+			t.Errorf("%s: %v", listen, err)
+			continue
+		}
+		var got []string
+		for _, l := range p.Routes[0].Listen {
+			got = append(got, l.String())
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s: listens on %s, want %s", listen, s, want)
+		}
+	}
+}
+
+// TestKafkaWarnings: what can be run, but not for all nodes, or not for clients
+// elsewhere.
+func TestKafkaWarnings(t *testing.T) {
+	for _, tt := range []struct{ keys, want string }{
+		{"advertise: { host: 127.0.0.1, ports: 19100-19163 }", "their own 127.0.0.1;"},
+		{"advertise: { host: \"::\", ports: 19100-19163 }", "their own ::;"},
+		{"advertise: { host: 10.0.0.1, ports: 19100-19163 }", ""},
+		{"advertise: { host: x, ports: 19100-19400 }, nodes: \"10.0.0.{node}:9092\"", "node 256 has a port, and cannot be where the pattern says"},
+		{"advertise: { host: x, ports: 19100-19109, node_ports: { 1001: 19190 } }, nodes: \"k:900{node}\"", "node 1001 has a port"},
+		{"advertise: { host: x, ports: 19100-19109 }, nodes: \"k{node}:9092\"", ""},
+	} {
+		f, err := config.Parse("t.yaml", []byte("routes: { r: { mode: kafka, listen: 19092, to: \"a:1\", "+tt.keys+" } }\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, warnings, err := New(f)
+		if err != nil || (warnings.Err() == nil) != (tt.want == "") || tt.want != "" && !strings.Contains(warnings.Err().Error(), tt.want) {
+			t.Errorf("%s: %v, warnings %v; want %q", tt.keys, err, warnings.Err(), tt.want)
 		}
 	}
 }

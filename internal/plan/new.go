@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -358,26 +359,42 @@ func (b *builder) conflict(l, other listener) {
 func (b *builder) circles(p *Plan) {
 	type edge struct {
 		from, to int
-		server   *config.Server
+		server   *config.Field[config.Target]
 		listener listener
 	}
 	var edges []edge
 	next := make([][]int, len(p.Routes))
 	at := b.byPort()
 	for i := range b.file.Routes {
-		for s := range b.file.Routes[i].Servers() {
-			for _, l := range at.arrivals(p.Routes[i], s.Target.V) {
-				edges = append(edges, edge{i, l.route, s, *l})
+		for t := range targets(&b.file.Routes[i]) {
+			for _, l := range at.arrivals(p.Routes[i], t.V) {
+				edges = append(edges, edge{i, l.route, t, *l})
 				next[i] = append(next[i], l.route)
 			}
 		}
 	}
-	told := map[*config.Server]bool{}
+	told := map[*config.Field[config.Target]]bool{}
 	for _, e := range edges {
 		if !told[e.server] && reaches(next, e.to, e.from) {
 			told[e.server] = true
-			b.problems.Addf(e.server.Target.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target",
-				p.Routes[e.from].Name, e.server.Target.V, e.listener.owner, e.listener.pos.Line)
+			b.problems.Addf(e.server.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target",
+				p.Routes[e.from].Name, e.server.V, e.listener.owner, e.listener.pos.Line)
+		}
+	}
+}
+
+// targets are where the file has a route's servers, and the nodes of its cluster.
+func targets(c *config.Route) iter.Seq[*config.Field[config.Target]] {
+	return func(yield func(*config.Field[config.Target]) bool) {
+		for s := range c.Servers() {
+			if !yield(&s.Target) {
+				return
+			}
+		}
+		for i := range c.Nodes.At {
+			if !yield(&c.Nodes.At[i].Target) {
+				return
+			}
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -101,23 +103,24 @@ func (b *builder) nodePorts(c *config.Route, r *Route, k *Kafka) {
 
 // kafkaListeners adds the listeners of nodes to that of the route.
 func (b *builder) kafkaListeners(i int, c *config.Route, r *Route, k *Kafka) {
-	type place struct{ Listen }
-	var done []place
 	add := func(l Listen, ports config.Ports, pos config.Pos) {
 		l.From, l.To = ports.From, ports.To
 		r.Listen = append(r.Listen, l)
 		b.listeners = append(b.listeners, listener{l, false, "route \"" + r.Name + "\"", i, pos})
 	}
+	var places []Listen
 	for _, f := range c.Listen {
 		l := Listen(f.V)
 		if l.From != l.To {
 			b.problems.Addf(f.Pos, "route %q: %s are the ports of what? mode kafka listens on one port, and on those of `advertise`; write one", r.Name, l)
 		}
 		l.From, l.To = 0, 0
-		if slices.Contains(done, place{l}) {
+		places = append(places, l)
+	}
+	for i, l := range places {
+		if covered(places, i) {
 			continue
 		}
-		done = append(done, place{l})
 		add(l, k.Ports, c.Advertise.Ports.Pos)
 		for _, p := range c.Advertise.NodePorts {
 			if k.NodePorts[int32(p.Node.V)] == uint16(p.Port.V) {
@@ -125,6 +128,19 @@ func (b *builder) kafkaListeners(i int, c *config.Route, r *Route, k *Kafka) {
 			}
 		}
 	}
+}
+
+// covered tells whether another place has every address of the i-th, so that the
+// ports of nodes are bound there already. Of equal places the first counts.
+func covered(places []Listen, i int) bool {
+	l := places[i]
+	for j, m := range places {
+		addrs := !m.Addr.IsValid() || m.Addr == l.Addr || l.Addr.IsValid() && m.Addr.IsUnspecified() && m.Addr.Is4() == l.Addr.Is4()
+		if j != i && addrs && (m.Interface == "" || m.Interface == l.Interface) && (m != l || j < i) {
+			return true
+		}
+	}
+	return false
 }
 
 // nodes fills in the nodes that the file places.
@@ -153,7 +169,22 @@ func (b *builder) nodes(c *config.Route, r *Route, k *Kafka) {
 			b.problems.Addf(t.Pos, "route %q: server %s has no port, and connections come in on many; write HOST:PORT", r.Name, t.V)
 		}
 	}
-	if strings.EqualFold(k.Host, "localhost") {
-		b.warnings.Addf(c.Advertise.Host.Pos, "route %q: clients elsewhere are told to connect to their own localhost; write the name that they reach this machine by", r.Name)
+	if a, err := netip.ParseAddr(k.Host); strings.EqualFold(k.Host, "localhost") || err == nil && (a.IsLoopback() || a.IsUnspecified()) {
+		b.warnings.Addf(c.Advertise.Host.Pos, "route %q: clients elsewhere are told to connect to their own %s; write the name that they reach this machine by", r.Name, k.Host)
+	}
+	b.warnPattern(c, r, k)
+}
+
+// warnPattern finds the nodes that have a port, and no address for all of the pattern.
+func (b *builder) warnPattern(c *config.Route, r *Route, k *Kafka) {
+	ids := slices.Sorted(maps.Keys(k.NodePorts))
+	for n := range min(int(k.Ports.To)-int(k.Ports.From)+1, maxNodePorts) {
+		ids = append(ids, k.First+int32(n))
+	}
+	for _, id := range ids {
+		if _, err := k.targetOf(id); k.Pattern != "" && err != nil {
+			b.warnings.Addf(c.Nodes.Pattern.Pos, "route %q: node %d has a port, and cannot be where the pattern says: %v; narrow `ports`, or write nodes: { ID: HOST:PORT }", r.Name, id, err)
+			return
+		}
 	}
 }
