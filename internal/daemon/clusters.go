@@ -169,6 +169,12 @@ func (c *clusters) sayUnlearned(r *plan.Route) {
 		if n.Host == "" || k.Pattern != "" || k.Node(id) != nil || k.MayLearn(n.Host, n.Port) {
 			continue
 		}
+		if k.IsOurs(n.Host, n.Port) {
+			if c.first(fmt.Sprintf("%s ours %d", r.Name, id)) {
+				c.log.Warn(fmt.Sprintf("the cluster says that node %d is at %s port %d, where clients reach this route; have the brokers advertise addresses of their own, or write where they are in `nodes`", id, n.Host, n.Port), "route", r.Name)
+			}
+			continue
+		}
 		if host := strconv.Quote(n.Host); !slices.Contains(learn, host) {
 			learn = append(learn, host)
 		}

@@ -56,6 +56,9 @@ type KnownNode struct {
 // target is where the node is; the zero Target: nowhere, the host is none.
 func (n *KnownNode) target() config.Target {
 	host := n.Host
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.Unmap().String() // what it is to rules, and to whoever looks for its own addresses
+	}
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
@@ -119,18 +122,26 @@ func (k *Kafka) Advertised(node int32, host string) (name string, port uint16, o
 	return host, port, ok
 }
 
+// IsOurs tells whether host and port are what clients are told of a node: brokers that
+// advertise that themselves would have connections come back to this machine, or to
+// another one like it behind the same name, for ever.
+func (k *Kafka) IsOurs(host string, port uint16) bool {
+	_, isNode := k.NodeOf(port)
+	return isNode && strings.EqualFold(strings.TrimSuffix(host, "."), strings.TrimSuffix(k.Host, "."))
+}
+
 // MayLearn tells whether connections may be made to where the cluster says that a
 // node is. A cluster could name any address, and this machine would lead to it.
 func (k *Kafka) MayLearn(host string, port uint16) bool {
 	n := KnownNode{Host: host, Port: port}
 	host = strings.TrimSuffix(n.target().Host, ".")
 	addr, err := netip.ParseAddr(host)
-	return host != "" && slices.ContainsFunc(k.Learn, func(h config.Hosts) bool {
+	return host != "" && !k.IsOurs(host, port) && slices.ContainsFunc(k.Learn, func(h config.Hosts) bool {
 		if h.Port != 0 && h.Port != port {
 			return false
 		}
 		if err == nil {
-			return h.Name == "" && h.Net.Contains(addr.Unmap())
+			return h.Name == "" && h.Net.Contains(addr)
 		}
 		suffix, wild := strings.CutPrefix(h.Name, "*")
 		return h.Name != "" && (h.Name == host || wild && len(host) > len(suffix) && strings.HasSuffix(host, suffix))
@@ -155,6 +166,10 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 	next, k := *r, *r.Kafka
 	next.Kafka = &k
 	next.Servers, k.Nodes = slices.Clone(r.Servers), slices.Clone(k.Nodes)
+	taken := map[int]bool{} // servers that are nodes: a port leads to no other node
+	for _, n := range k.Nodes {
+		taken[n.Server] = true
+	}
 	for _, n := range known {
 		if have := k.Node(n.ID); have != nil {
 			if n.Host != "" {
@@ -179,6 +194,10 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 		default:
 			continue
 		}
+		if taken[node.Server] {
+			continue
+		}
+		taken[node.Server] = true
 		k.Nodes = append(k.Nodes, node)
 		slices.SortFunc(k.Nodes, func(a, b Node) int { return int(int64(a.ID) - int64(b.ID)) })
 	}
@@ -188,7 +207,8 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 
 // nameNodes has the nodes' certificates verified for the names that the cluster
 // knows them by, which clients without a forwarder would ask for: where a node is
-// may be written as an address, or as a name of another network.
+// may be written as an address, or as a name of another network. The cluster
+// that says so has shown a certificate itself.
 func (r *Route) nameNodes() {
 	if !r.UpstreamTLS.On {
 		return

@@ -244,3 +244,39 @@ func TestKafkaWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestKafkaLearnsNoCircle: what clients are told is no place to find a broker at.
+func TestKafkaLearnsNoCircle(t *testing.T) {
+	p, err := kafkaPlan(t, cluster+"    kafka: { learn: [\"*.example\", 10.0.0.0/8, kafka.example] }\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.WithNodes(map[string][]KnownNode{"orders": {
+		{ID: 1, Host: "kafka.example", Port: 19101},
+		{ID: 2, Host: "Kafka.Example.", Port: 19190},
+		{ID: 3, Host: "kafka.example", Port: 9092}, // a broker of that name, in the other network
+	}}).Routes[0]
+	if len(r.Kafka.Nodes) != 1 || r.Kafka.Nodes[0].ID != 3 {
+		t.Errorf("the nodes are %+v", r.Kafka.Nodes)
+	}
+}
+
+// TestKafkaOneNodeAServer: of two nodes that are said to be at one address, one is wrong.
+func TestKafkaOneNodeAServer(t *testing.T) {
+	p, err := kafkaPlan(t, cluster+"    nodes: { 7: \"kafka1.corp.example:9092\" }\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.WithNodes(map[string][]KnownNode{"orders": {
+		{ID: 1, Host: "kafka1.corp.example", Port: 9092},
+		{ID: 2, Host: "10.0.0.2", Port: 9092},
+		{ID: 3, Host: "::ffff:10.0.0.2", Port: 9092},
+	}}).Routes[0]
+	var ids []int32
+	for _, n := range r.Kafka.Nodes {
+		ids = append(ids, n.ID)
+	}
+	if len(ids) != 2 || ids[0] != 2 || ids[1] != 7 {
+		t.Errorf("the nodes are %v", ids)
+	}
+}
