@@ -8,6 +8,9 @@ import (
 // role is set in a process that is a helper and not a test.
 const role = "MIDSPAN_E2E_ROLE"
 
+// self is this binary, whatever has become of its path.
+const self = "/proc/self/exe"
+
 // Main is for TestMain: it plays the helper that the environment asks for, or
 // runs the tests.
 func Main(m *testing.M, helpers map[string]func(args []string) error) {
@@ -25,5 +28,5 @@ func Main(m *testing.M, helpers map[string]func(args []string) error) {
 // Helper is this binary in the role of a helper, for what needs a process of
 // its own.
 func Helper(name string, args ...string) Spec {
-	return Spec{Program: "/proc/self/exe", Args: args, Env: []string{role + "=" + name}}
+	return Spec{Program: self, Args: args, Env: []string{role + "=" + name}}
 }

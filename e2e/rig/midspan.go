@@ -19,6 +19,9 @@ func Bin(t testing.TB) string {
 	path := os.Getenv("MIDSPAN_BIN")
 	if path == "" {
 		path = "../bin/midspan"
+		if !exists(path) { // a package further down
+			path = "../../bin/midspan"
+		}
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {

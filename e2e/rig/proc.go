@@ -30,6 +30,7 @@ type Spec struct {
 	In      *Net                // nil: the test's own
 	User    *syscall.Credential // nil: the test's own
 	OwnUser bool                // as an ordinary user of a user namespace of its own
+	Hosts   string              // text of an /etc/hosts of its own; it needs Isolate. "": the test's
 }
 
 // Proc is a process that a test started.
@@ -44,6 +45,9 @@ type Proc struct {
 func Start(t testing.TB, s Spec) *Proc {
 	t.Helper()
 	dir := t.TempDir()
+	if s.Hosts != "" {
+		s = ownHosts(t, s, filepath.Join(dir, "hosts"))
+	}
 	p := &Proc{t: t, cmd: exec.Command(s.Program, s.Args...), done: make(chan struct{})}
 	p.out, p.err = filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")
 	p.cmd.Env = append(os.Environ(), s.Env...)
@@ -72,6 +76,25 @@ func Start(t testing.TB, s Spec) *Proc {
 	}()
 	t.Cleanup(p.end)
 	return p
+}
+
+// ownHosts starts the program in a mount namespace with a hosts file of its own;
+// the process stays the one that is started.
+func ownHosts(t testing.TB, s Spec, file string) Spec {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(s.Hosts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s.Program == self {
+		var err error
+		if s.Program, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const script = `mount --bind "$0" /etc/hosts && exec "$@"`
+	s.Args = append([]string{"--mount", "sh", "-c", script, file, s.Program}, s.Args...)
+	s.Program = Need(t, "unshare", "util-linux")
+	return s
 }
 
 // fileOr is f, or a new file at path.

@@ -1,0 +1,97 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Java programs are these, of Java 17.
+const (
+	javaPackage  = "openjdk-17-jdk-headless"
+	mavenPackage = "maven"
+)
+
+// slf4j is the logger that goes with every set of jars: to stderr, and quiet
+// (see JavaArgs).
+const slf4j = "org.slf4j:slf4j-simple:1.7.36"
+
+// Jars is a class path of artifacts of Maven Central, "GROUP:ARTIFACT:VERSION",
+// and all that they need at run time. It downloads them once for a machine; call
+// it before Isolate.
+func Jars(t testing.TB, artifacts ...string) string {
+	t.Helper()
+	artifacts = append(artifacts, slf4j)
+	dir := cached(t, "jars", artifacts, func(dir string) error {
+		pom, err := projectOf(artifacts)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o644); err != nil {
+			return err
+		}
+		return command(dir, Need(t, "mvn", mavenPackage), "-B", "-q", "dependency:copy-dependencies",
+			"-DincludeScope=runtime", "-DoutputDirectory="+dir)
+	})
+	return filepath.Join(dir, "*")
+}
+
+// projectOf is a pom.xml.
+func projectOf(artifacts []string) (string, error) {
+	var b strings.Builder
+	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>` +
+		"\n<groupId>midspan</groupId><artifactId>e2e</artifactId><version>1</version>\n<dependencies>\n")
+	for _, a := range artifacts {
+		part := strings.Split(a, ":")
+		if len(part) != 3 {
+			return "", fmt.Errorf("%q is not GROUP:ARTIFACT:VERSION", a)
+		}
+		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n", part[0], part[1], part[2])
+	}
+	b.WriteString("</dependencies></project>\n")
+	return b.String(), nil
+}
+
+// JavaProgram compiles a Java source file against a class path and returns the
+// class path that has both. Its class is called as the file is.
+func JavaProgram(t testing.TB, source, classpath string) string {
+	t.Helper()
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := cached(t, "classes", []string{source, classpath, string(text)}, func(dir string) error {
+		return command("", Need(t, "javac", javaPackage), "-nowarn", "-cp", classpath, "-d", dir, source)
+	})
+	return dir + ":" + classpath
+}
+
+// JavaArgs are java's arguments for a class that may use so much memory: the
+// start is quick, which counts for more here than what comes later, and only
+// warnings are written.
+func JavaArgs(classpath, heap, class string, args ...string) []string {
+	return append([]string{
+		"-cp", classpath, "-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+		"-Djava.net.preferIPv4Stack=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", class,
+	}, args...)
+}
+
+// Java is the path of java.
+func Java(t testing.TB) string {
+	t.Helper()
+	return Need(t, "java", javaPackage)
+}
+
+// command runs a program to its end.
+func command(dir, program string, args ...string) error {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

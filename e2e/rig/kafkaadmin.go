@@ -1,0 +1,188 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// dial connects as a machine of the LAN.
+func (k *Kafka) dial(_ context.Context, network, addr string) (net.Conn, error) {
+	return k.LAN.Net.DialTimeout(network, addr, 5*time.Second)
+}
+
+// patience bounds one request of an administrator's, and glance one of many.
+const (
+	patience = 30 * time.Second
+	glance   = 3 * time.Second
+)
+
+// Metadata is what the cluster says now of its brokers, and of one topic or (for
+// "") all of them. kadm would say what it remembers.
+func (k *Kafka) Metadata(topic string) (*kmsg.MetadataResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), glance)
+	defer cancel()
+	request := kmsg.NewPtrMetadataRequest()
+	if topic != "" {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = &topic
+		request.Topics = append(request.Topics, t)
+	}
+	return request.RequestWith(ctx, k.client)
+}
+
+// until waits for what the cluster says. It asks less often than Until, since a
+// question costs a busy machine more than a look.
+func (k *Kafka) until(topic, what string, ok func(*kmsg.MetadataResponse) bool) {
+	k.t.Helper()
+	Until(k.t, kafkaStart, what, func() bool {
+		k.wantAlive()
+		m, err := k.Metadata(topic)
+		if err == nil && ok(m) {
+			return true
+		}
+		time.Sleep(100 * time.Millisecond)
+		return false
+	})
+}
+
+func (k *Kafka) awaitBrokers(n int) {
+	k.t.Helper()
+	begin := time.Now()
+	k.until("", fmt.Sprintf("Kafka has %d brokers", n), func(m *kmsg.MetadataResponse) bool { return len(m.Brokers) == n })
+	k.t.Logf("Kafka %s: %d brokers after %s", k.spec.Version, n, time.Since(begin).Round(100*time.Millisecond))
+}
+
+func (k *Kafka) awaitBroker(id int) {
+	k.t.Helper()
+	k.until("", fmt.Sprintf("Kafka's node %d is a broker", id), func(m *kmsg.MetadataResponse) bool {
+		return slices.ContainsFunc(m.Brokers, func(b kmsg.MetadataResponseBroker) bool { return int(b.NodeID) == id })
+	})
+}
+
+// wantAlive ends the test when a node has ended that nobody stopped.
+func (k *Kafka) wantAlive() {
+	k.t.Helper()
+	for id, n := range k.nodes {
+		if !n.stopped && !n.Alive() {
+			k.t.Fatalf("Kafka's node %d has ended", id)
+		}
+	}
+}
+
+// CreateTopic makes a topic with three replicas of each partition.
+func (k *Kafka) CreateTopic(name string, partitions int) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := k.Admin.CreateTopic(ctx, int32(partitions), kafkaVoters, nil, name); err != nil {
+		k.t.Fatalf("create topic %s: %v", name, err)
+	}
+	k.AwaitInSync()
+}
+
+// DeleteTopic gives back the disk that a topic takes.
+func (k *Kafka) DeleteTopic(name string) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := k.Admin.DeleteTopic(ctx, name); err != nil {
+		k.t.Errorf("delete topic %s: %v", name, err)
+	}
+}
+
+// AwaitInSync waits until every replica of every partition is in step.
+func (k *Kafka) AwaitInSync() {
+	k.t.Helper()
+	k.until("", "all replicas are in sync", func(m *kmsg.MetadataResponse) bool {
+		for _, t := range m.Topics {
+			for _, p := range t.Partitions {
+				if t.ErrorCode != 0 || p.ErrorCode != 0 || p.Leader < 0 || len(p.ISR) < len(p.Replicas) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// Leaders is how many partitions of a topic each node leads.
+func (k *Kafka) Leaders(topic string) map[int]int {
+	k.t.Helper()
+	m, err := k.Metadata(topic)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	leaders := map[int]int{}
+	for _, p := range m.Topics[0].Partitions {
+		leaders[int(p.Leader)]++
+	}
+	return leaders
+}
+
+// Move puts partitions of a topic on these nodes, and waits until they are there
+// and the first of the nodes leads them.
+func (k *Kafka) Move(topic string, to []int, partitions ...int) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var request kadm.AlterPartitionAssignmentsReq
+	var set kadm.TopicsSet
+	nodes := make([]int32, 0, len(to))
+	for _, n := range to {
+		nodes = append(nodes, int32(n))
+	}
+	for _, p := range partitions {
+		request.Assign(topic, int32(p), nodes)
+		set.Add(topic, int32(p))
+	}
+	moved, err := k.Admin.AlterPartitionAssignments(ctx, request)
+	if err == nil {
+		err = moved.Error()
+	}
+	if err != nil {
+		k.t.Fatalf("move partitions of %s to %v: %v", topic, to, err)
+	}
+	all := func(ok func(p kmsg.MetadataResponseTopicPartition) bool) func(*kmsg.MetadataResponse) bool {
+		return func(m *kmsg.MetadataResponse) bool {
+			return !slices.ContainsFunc(m.Topics[0].Partitions, func(p kmsg.MetadataResponseTopicPartition) bool {
+				return slices.Contains(partitions, int(p.Partition)) && !ok(p)
+			})
+		}
+	}
+	k.until(topic, fmt.Sprintf("partitions %v of %s are on nodes %v", partitions, topic, to), all(func(p kmsg.MetadataResponseTopicPartition) bool {
+		return slices.Equal(p.Replicas, nodes) && len(p.ISR) == len(nodes)
+	}))
+	// Whoever led and is a replica still would go on to lead.
+	if _, err := k.Admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, set); err != nil {
+		k.t.Fatalf("elect leaders of %s: %v", topic, err)
+	}
+	k.until(topic, fmt.Sprintf("node %d leads partitions %v of %s", to[0], partitions, topic), all(func(p kmsg.MetadataResponseTopicPartition) bool {
+		return p.Leader == nodes[0]
+	}))
+}
+
+// AddUsers makes a listener's users known to SCRAM too.
+func (k *Kafka) AddUsers(users map[string]string) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var all []kadm.UpsertSCRAM
+	for user, password := range users {
+		for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
+			all = append(all, kadm.UpsertSCRAM{User: user, Mechanism: m, Iterations: 4096, Password: password})
+		}
+	}
+	done, err := k.Admin.AlterUserSCRAMs(ctx, nil, all)
+	if err == nil {
+		err = done.Error()
+	}
+	if err != nil {
+		k.t.Fatalf("add users: %v", err)
+	}
+}
