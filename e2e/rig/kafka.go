@@ -53,11 +53,11 @@ type Kafka struct {
 }
 
 type kafkaNode struct {
-	id    int
-	net   *Net
-	dir   string // properties, and data beside it
-	props string
-	*Proc   // the last one
+	id      int
+	net     *Net
+	dir     string // properties, and data beside it
+	props   string
+	*Proc        // the last one
 	stopped bool // it was told to end
 }
 
@@ -69,7 +69,7 @@ const (
 )
 
 // kafkaStart bounds the start of a cluster on a machine that is busy.
-const kafkaStart = 90 * time.Second
+const kafkaStart = 3 * time.Minute
 
 // NeedKafka is the class path of a Kafka server; it downloads that once for a
 // machine. Call it before Isolate.

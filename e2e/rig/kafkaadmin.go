@@ -96,6 +96,23 @@ func (k *Kafka) DeleteTopic(name string) {
 	}
 }
 
+// Records is how many offsets the partitions of a topic have, from the first.
+func (k *Kafka) Records(topic string) int {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ends, err := k.Admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		k.t.Fatalf("end offsets of %s: %v", topic, err)
+	}
+	n := 0
+	ends.Each(func(o kadm.ListedOffset) { n += int(o.Offset) })
+	return n
+}
+
 // AwaitInSync waits until every replica of every partition is in step.
 func (k *Kafka) AwaitInSync() {
 	k.t.Helper()

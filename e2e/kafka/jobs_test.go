@@ -1,0 +1,447 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	valueSize = 100
+	pollFor   = 200 * time.Millisecond
+	// jobTime bounds what a job waits for, so that a client that hangs says where.
+	jobTime = 3 * time.Minute
+)
+
+// partitions are those of every topic of the tests.
+const partitions = 6
+
+// spread is where a record goes, so that batches fill up.
+func spread(n int) int { return n / 50 % partitions }
+
+// record is what a Go client has read.
+type record struct {
+	topic     string
+	partition int
+	offset    int64
+	value     []byte
+}
+
+// goClient is what the jobs need of a client library. Every call is bounded.
+type goClient interface {
+	// producer makes one with acks=all and idempotence; id is the transactional
+	// one, or "".
+	producer(id string) (goProducer, error)
+	// consumer makes a member of a group that reads from the start what is
+	// committed; protocol is "classic" or "consumer".
+	consumer(topic, group, protocol string) (goConsumer, error)
+	// copy reads n records and writes them to another topic, by transactions that
+	// commit the offsets too.
+	copy(from, to, name string, n int) error
+	describe() (nodes map[int]string, controller int, err error)
+}
+
+type goProducer interface {
+	// send hands a record over; done is called when it is acknowledged.
+	send(topic string, partition int, value []byte, done func(error))
+	flush() error
+	begin() error
+	end(commit bool) error
+	close()
+}
+
+type goConsumer interface {
+	poll() ([]record, error) // what comes within pollFor
+	assigned() int           // how many partitions it has
+	close()
+}
+
+// jobArgs are a program's arguments.
+type jobArgs map[string]string
+
+func (a jobArgs) topic(suffix string) string { return a["topic"] + suffix }
+
+// jobs is a run of a client.
+type jobs struct {
+	jobArgs
+	c goClient
+}
+
+func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+
+// runJobs is the program of a Go client.
+func runJobs(list []string, open func(jobArgs) (goClient, error)) error {
+	args := jobArgs{}
+	for _, a := range list {
+		key, value, _ := strings.Cut(a, "=")
+		args[key] = value
+	}
+	c, err := open(args)
+	if err != nil {
+		return err
+	}
+	j := &jobs{args, c}
+	all := map[string]func() error{
+		"roundtrip": j.roundtrip, "transactions": j.transactions, "describe": j.describe, "stream": j.stream,
+		"group":    func() error { return j.group("classic") },
+		"group848": func() error { return j.group("consumer") },
+	}
+	for name := range strings.SplitSeq(args["jobs"], ",") {
+		begin := time.Now()
+		run := all[name]
+		if run == nil {
+			return fmt.Errorf("no such job: %s", name)
+		}
+		if err := run(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		say("done %s in %.1f s", name, time.Since(begin).Seconds())
+	}
+	return nil
+}
+
+func valueOf(n int) []byte {
+	return fmt.Appendf(make([]byte, 0, valueSize), "%08d%s", n, strings.Repeat("x", valueSize-8))
+}
+
+func numberOf(value []byte) (int, error) {
+	if len(value) != valueSize {
+		return 0, fmt.Errorf("a value of %d bytes", len(value))
+	}
+	return strconv.Atoi(string(value[:8]))
+}
+
+// ledger is what was read of a topic: each record once, none missing, in order.
+type ledger struct {
+	partitions map[int][]int
+	seen       map[int]bool
+	again      int
+}
+
+func newLedger() *ledger { return &ledger{partitions: map[int][]int{}, seen: map[int]bool{}} }
+
+func (l *ledger) add(r record) error {
+	n, err := numberOf(r.value)
+	if err != nil {
+		return err
+	}
+	log := l.partitions[r.partition]
+	switch {
+	case r.offset < int64(len(log)): // after a rebalance
+		if log[r.offset] != n {
+			return fmt.Errorf("another record at %d/%d", r.partition, r.offset)
+		}
+		l.again++
+		return nil
+	case r.offset > int64(len(log)):
+		return fmt.Errorf("a gap in partition %d: offset %d after %d", r.partition, r.offset, len(log)-1)
+	case len(log) > 0 && log[len(log)-1] >= n:
+		return fmt.Errorf("record %d out of order in partition %d", n, r.partition)
+	case l.seen[n]:
+		return fmt.Errorf("record %d is there twice", n)
+	}
+	l.seen[n] = true
+	l.partitions[r.partition] = append(log, n)
+	return nil
+}
+
+// acks counts acknowledgements and keeps the first failure.
+type acks struct {
+	count   atomic.Int64
+	failure atomic.Pointer[error]
+}
+
+func (a *acks) done(err error) {
+	if err != nil {
+		a.failure.CompareAndSwap(nil, &err)
+		return
+	}
+	a.count.Add(1)
+}
+
+func (a *acks) err() error {
+	if p := a.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// within polls until done says so.
+func within(what func() string, step func() (done bool, err error)) error {
+	for end := time.Now().Add(jobTime); time.Now().Before(end); {
+		if done, err := step(); done || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("not within %s: %s", jobTime, what())
+}
+
+func (j *jobs) roundtrip() error {
+	n, err := strconv.Atoi(j.jobArgs["n"])
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	var a acks
+	p, err := j.c.producer("")
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for i := range n {
+		p.send(j.topic(""), spread(i), valueOf(i), a.done)
+	}
+	if err := errors.Join(p.flush(), a.err()); err != nil {
+		return err
+	}
+	say("produced %d in %.1f s", a.count.Load(), time.Since(begin).Seconds())
+	c, err := j.c.consumer(j.topic(""), "roundtrip-"+j.topic(""), "classic")
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	l := newLedger()
+	err = within(func() string { return fmt.Sprintf("consumed %d of %d", len(l.seen), n) }, func() (bool, error) {
+		err := each(c, l.add)
+		return len(l.seen) >= n, err
+	})
+	say("consumed %d, %d again", len(l.seen), l.again)
+	return err
+}
+
+// each takes what comes within a moment.
+func each(c goConsumer, take func(record) error) error {
+	records, err := c.poll()
+	for _, r := range records {
+		err = errors.Join(err, take(r))
+	}
+	return err
+}
+
+// numbers is a taker that collects; a number twice is an error.
+func numbers(into map[int]bool) func(record) error {
+	return func(r record) error {
+		n, err := numberOf(r.value)
+		if err == nil && into[n] {
+			err = fmt.Errorf("record %d is there twice", n)
+		}
+		into[n] = true
+		return err
+	}
+}
+
+func (j *jobs) transactions() error {
+	committed, err := j.commitSome(20, 50)
+	if err != nil {
+		return err
+	}
+	if err := j.c.copy(j.topic("-in"), j.topic("-out"), "copy-"+j.topic(""), len(committed)); err != nil {
+		return fmt.Errorf("copy: %w", err)
+	}
+	c, err := j.c.consumer(j.topic("-out"), "out-"+j.topic(""), "classic")
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	read := map[int]bool{}
+	err = within(func() string { return fmt.Sprintf("read %d of %d", len(read), len(committed)) }, func() (bool, error) {
+		err := each(c, numbers(read))
+		return len(read) >= len(committed), err
+	})
+	// There must be no more.
+	if err = errors.Join(err, each(c, numbers(read))); err != nil {
+		return err
+	}
+	if !maps.Equal(read, committed) {
+		return fmt.Errorf("committed %v, read %v", slices.Sorted(maps.Keys(committed)), slices.Sorted(maps.Keys(read)))
+	}
+	say("committed %d of %d", len(read), 20*50)
+	return nil
+}
+
+// commitSome writes transactions, of which every fourth is aborted.
+func (j *jobs) commitSome(rounds, size int) (map[int]bool, error) {
+	p, err := j.c.producer("in-" + j.topic(""))
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	var a acks
+	committed := map[int]bool{}
+	for r := range rounds {
+		if err := p.begin(); err != nil {
+			return nil, fmt.Errorf("begin: %w", err)
+		}
+		for i := range size {
+			p.send(j.topic("-in"), spread(r*size+i), valueOf(r*size+i), a.done)
+		}
+		commit := r%4 != 3
+		if err := errors.Join(p.flush(), a.err(), p.end(commit)); err != nil {
+			return nil, fmt.Errorf("end (commit: %v): %w", commit, err)
+		}
+		for i := range size {
+			if commit {
+				committed[r*size+i] = true
+			}
+		}
+	}
+	return committed, nil
+}
+
+// group has two members of a group share the partitions; one leaves, and the other
+// has them all.
+func (j *jobs) group(protocol string) error {
+	const half = 600
+	topic := j.topic("-" + protocol)
+	a, err := j.c.consumer(topic, "group-"+topic, protocol)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	b, err := j.c.consumer(topic, "group-"+topic, protocol)
+	if err != nil {
+		return err
+	}
+	read := map[int]bool{}
+	// After a rebalance a record may come again.
+	take := func(r record) error {
+		n, err := numberOf(r.value)
+		read[n] = true
+		return err
+	}
+	state := func() string {
+		return fmt.Sprintf("%d and %d partitions, %d records", a.assigned(), b.assigned(), len(read))
+	}
+	if err := within(state, func() (bool, error) {
+		err := errors.Join(each(a, take), each(b, take))
+		return a.assigned() > 0 && b.assigned() > 0 && a.assigned()+b.assigned() == partitions, err
+	}); err != nil {
+		return err
+	}
+	say("shared %d and %d", a.assigned(), b.assigned())
+	if err := j.write(topic, 0, half); err != nil {
+		return err
+	}
+	if err := within(state, func() (bool, error) {
+		err := errors.Join(each(a, take), each(b, take))
+		return len(read) >= half, err
+	}); err != nil {
+		return err
+	}
+	b.close()
+	if err := within(state, func() (bool, error) {
+		err := each(a, take)
+		return a.assigned() == partitions, err
+	}); err != nil {
+		return err
+	}
+	if err := j.write(topic, half, 2*half); err != nil {
+		return err
+	}
+	err = within(state, func() (bool, error) {
+		err := each(a, take)
+		return len(read) >= 2*half, err
+	})
+	say("group read %d", len(read))
+	return err
+}
+
+func (j *jobs) write(topic string, from, to int) error {
+	p, err := j.c.producer("")
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	var a acks
+	for i := from; i < to; i++ {
+		p.send(topic, i%partitions, valueOf(i), a.done)
+	}
+	return errors.Join(p.flush(), a.err())
+}
+
+func (j *jobs) describe() error {
+	nodes, controller, err := j.c.describe()
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(nodes)) {
+		say("node %d %s", id, nodes[id])
+	}
+	say("controller %d", controller)
+	return nil
+}
+
+// stream writes and reads until stdin ends, and then reads until all that was
+// acknowledged is there.
+func (j *jobs) stream() error {
+	ended, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // an error is the end, too
+		cancel()
+	}()
+	p, err := j.c.producer("")
+	if err != nil {
+		return err
+	}
+	c, err := j.c.consumer(j.topic(""), "stream-"+j.topic(""), cmp.Or(j.jobArgs["group"], "classic"))
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var a acks
+	sent, written := 0, make(chan error, 1)
+	go func() {
+		for tick := time.NewTicker(10 * time.Millisecond); ended.Err() == nil; <-tick.C {
+			for range 20 {
+				p.send(j.topic(""), spread(sent), valueOf(sent), a.done)
+				sent++
+			}
+		}
+		written <- p.flush()
+		p.close()
+	}()
+	l := newLedger()
+	if err := follow(c, l, &a, written); err != nil {
+		return err
+	}
+	if a.count.Load() != int64(sent) {
+		return fmt.Errorf("acknowledged %d of %d", a.count.Load(), sent)
+	}
+	say("streamed %d, %d again", len(l.seen), l.again)
+	return nil
+}
+
+// follow reads until the writer has ended and all that it wrote is there.
+func follow(c goConsumer, l *ledger, a *acks, written <-chan error) error {
+	var said, end time.Time
+	for flushed := false; !flushed || int64(len(l.seen)) < a.count.Load(); {
+		if err := errors.Join(each(c, l.add), a.err()); err != nil {
+			return err
+		}
+		select {
+		case err := <-written:
+			if err != nil {
+				return err
+			}
+			flushed, end = true, time.Now().Add(jobTime)
+		default:
+		}
+		if time.Since(said) > 250*time.Millisecond {
+			say("progress %d %d", a.count.Load(), len(l.seen))
+			said = time.Now()
+		}
+		if flushed && time.Now().After(end) {
+			return fmt.Errorf("read %d of %d", len(l.seen), a.count.Load())
+		}
+	}
+	return a.err()
+}
