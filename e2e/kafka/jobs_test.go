@@ -400,8 +400,8 @@ func (j *jobs) stream() error {
 	var a acks
 	sent, written := 0, make(chan error, 1)
 	go func() {
-		for tick := time.NewTicker(10 * time.Millisecond); ended.Err() == nil; <-tick.C {
-			for range 20 {
+		for tick := time.NewTicker(20 * time.Millisecond); ended.Err() == nil; <-tick.C {
+			for range 10 {
 				p.send(j.topic(""), spread(sent), valueOf(sent), a.done)
 				sent++
 			}

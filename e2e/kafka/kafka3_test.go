@@ -61,6 +61,7 @@ func TestKafka3(t *testing.T) {
 			})
 		}
 	})
+	l.wantNoLeak()
 }
 
 // lines has a line for each broker, of its number and its port.

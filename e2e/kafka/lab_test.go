@@ -62,16 +62,26 @@ type lab struct {
 	t       *testing.T
 	k       *rig.Kafka
 	clients *rig.Net
+	asked   *rig.DNS // what clients' hosts files do not have
 }
 
 func newLab(t *testing.T, spec rig.KafkaSpec) *lab {
 	t.Helper()
 	l := &lab{t: t, clients: rig.NewNet(t)}
 	rig.Cable(t, rig.End{Name: "eth0", Addrs: []string{frontAddr + "/24"}}, rig.End{Net: l.clients, Name: "eth0", Addrs: []string{clientAddr + "/24"}})
-	// Names that the hosts file does not have are refused at once, and not waited for.
+	// It knows no name, and notes what it is asked.
+	l.asked = rig.StartDNSIn(t, l.clients, "127.0.0.1:53", 1)
 	rig.Overlay(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")
 	l.k = rig.StartKafka(t, spec)
 	return l
+}
+
+// wantNoLeak wants that no client was told a name that is not for clients.
+func (l *lab) wantNoLeak() {
+	l.t.Helper()
+	if names := l.asked.Names(); len(names) > 0 {
+		l.t.Errorf("clients looked up %q: somebody has told them", names)
+	}
 }
 
 // front says what names clients have for the forwarder.
@@ -133,23 +143,31 @@ func (l *lab) topics(t *testing.T, name string, suffixes ...string) {
 	t.Helper()
 	for _, s := range suffixes {
 		l.k.CreateTopic(name+s, partitions)
-		t.Cleanup(func() { l.k.DeleteTopic(name + s) })
 	}
 }
 
 // all runs all jobs of a client, with n records.
 func (l *lab) all(t *testing.T, p program, hosts, name string, n int, newGroups bool, args ...string) string {
 	t.Helper()
-	l.topics(t, name, "", "-in", "-out", "-classic")
+	l.topics(t, name, "-in", "-out", "-classic")
 	list := "describe,roundtrip,transactions,group"
 	if newGroups && p.kip848 {
 		l.topics(t, name, "-consumer")
 		list += ",group848"
 	}
-	said := l.start(t, p, hosts, append(args, "jobs="+list, "topic="+name, fmt.Sprint("n=", n))...).wait()
+	return l.roundtrip(t, p, hosts, name, n, append(args, "jobs="+list)...)
+}
+
+// roundtrip runs jobs of a client, of which one is that; the default is to look
+// who is there first.
+func (l *lab) roundtrip(t *testing.T, p program, hosts, name string, n int, args ...string) string {
+	t.Helper()
+	l.topics(t, name, "")
+	said := l.start(t, p, hosts, slices.Concat([]string{"jobs=describe,roundtrip", "topic=" + name, fmt.Sprint("n=", n)}, args)...).wait()
 	t.Logf("%s", strings.TrimSpace(said))
 	if got := l.k.Records(name); got != n {
 		t.Errorf("the topic has %d records, want %d", got, n)
 	}
+	l.k.DeleteTopic(name) // it takes disk
 	return said
 }

@@ -1,8 +1,10 @@
 package rig
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
@@ -23,8 +25,18 @@ type DNS struct {
 // StartDNS starts one at addr, whose answers live for ttl seconds.
 func StartDNS(t testing.TB, addr string, ttl uint32) *DNS {
 	t.Helper()
+	return StartDNSIn(t, nil, addr, ttl)
+}
+
+// StartDNSIn starts one at addr of a namespace.
+func StartDNSIn(t testing.TB, in *Net, addr string, ttl uint32) *DNS {
+	t.Helper()
 	d := &DNS{Addr: addr, ttl: ttl, records: map[string][]netip.Addr{}, asked: map[string]int{}}
-	pc, err := net.ListenPacket("udp", addr)
+	var pc net.PacketConn
+	err := in.Do(func() (err error) {
+		pc, err = net.ListenPacket("udp", addr)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +79,13 @@ func (d *DNS) Asked(name string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.asked[dns.Fqdn(name)]
+}
+
+// Names are all that were asked for.
+func (d *DNS) Names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.asked))
 }
 
 func (d *DNS) answer(w dns.ResponseWriter, q *dns.Msg) {

@@ -83,7 +83,9 @@ func KafkaAddr(node int) string { return fmt.Sprint("10.79.0.", 90+node) }
 
 // OnPremises is how a broker is advertised whose name nobody can look up but
 // those who were told: a client that gets to see it goes astray.
-func OnPremises(node int) string { return fmt.Sprintf("kafka%d.onprem.invalid:9092", node) }
+func OnPremises(port int) func(node int) string {
+	return func(node int) string { return fmt.Sprintf("kafka%d.onprem.invalid:%d", node, port) }
+}
 
 // StartKafka starts a cluster and waits until every broker takes part in it. It
 // needs Isolate.

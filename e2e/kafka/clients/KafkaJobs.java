@@ -307,8 +307,8 @@ public class KafkaJobs {
     Thread writer = new Thread(() -> {
       try (KafkaProducer<byte[], byte[]> p = producer(null)) {
         while (!ended.get()) {
-          for (int i = 0; i < 20; i++) p.send(new ProducerRecord<>(topic(""), value(sent.getAndIncrement())), acks);
-          Thread.sleep(10);
+          for (int i = 0; i < 10; i++) p.send(new ProducerRecord<>(topic(""), value(sent.getAndIncrement())), acks);
+          Thread.sleep(20);
         }
         p.flush();
       } catch (Exception e) {

@@ -293,10 +293,11 @@ def stream():
     def write():
         p = producer()
         while not ended.is_set():
-            for _ in range(20):
+            for _ in range(10):
                 send(p, topic(), value(sent[0]), acks)
                 sent[0] += 1
-            p.poll(0.01)
+            p.poll(0)
+            time.sleep(0.02)
         flush(p)
 
     threading.Thread(target=watch, daemon=True).start()
