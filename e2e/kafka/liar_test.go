@@ -87,7 +87,7 @@ var lies = map[string]lie{
 	"records beyond the answer":      {kmsg.Fetch, "a broken answer to Fetch", patched(fetchRecords, huge...)},
 	"records of which the end lacks": {kmsg.Fetch, "a broken answer to Fetch", cut(fetchRecords + 100)},
 	"2 billion topics":               {kmsg.Fetch, "a broken answer to Fetch", patched(frameHead+4+2+4, huge...)},
-	"too large to hold": {kmsg.Metadata, "would have to be held", func(f []byte) []byte {
+	"too large to hold": {kmsg.DescribeCluster, "would have to be held", func(f []byte) []byte {
 		const size = 70 << 20
 		return append(sized(size)(f), make([]byte, size+frameSize-len(f))...)
 	}},
@@ -190,7 +190,7 @@ func someRecords() kmsg.Response {
 // ask sends a request by the name of a client, and reads the answer's frame.
 func ask(c net.Conn, client string, key kmsg.Key) ([]byte, error) {
 	request := key.Request()
-	request.SetVersion(map[kmsg.Key]int16{kmsg.Metadata: 12, kmsg.Fetch: 16}[key])
+	request.SetVersion(map[kmsg.Key]int16{kmsg.Metadata: 12, kmsg.Fetch: 16, kmsg.DescribeCluster: 1}[key])
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, err
 	}
