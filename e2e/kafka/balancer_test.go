@@ -1,14 +1,12 @@
 package kafka
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 // those alone that are there.
 type balancer struct {
 	members []*member
+	ports   map[int]*atomic.Int64 // connections to each
 }
 
 // member is a forwarder as the load balancer sees it.
@@ -36,7 +35,7 @@ const probeEvery = 200 * time.Millisecond
 
 func newBalancer(t testing.TB, members []*member, ports ...int) *balancer {
 	t.Helper()
-	b := &balancer{members}
+	b := &balancer{members, map[int]*atomic.Int64{}}
 	ended := make(chan struct{})
 	var probing sync.WaitGroup
 	for _, m := range members {
@@ -47,7 +46,13 @@ func newBalancer(t testing.TB, members []*member, ports ...int) *balancer {
 		probing.Wait()
 	})
 	for _, port := range ports {
-		rig.Serve(t, nil, fmt.Sprintf("%s:%d", frontAddr, port), func(c *net.TCPConn) { b.forward(c, port) })
+		b.ports[port] = &atomic.Int64{}
+	}
+	for port, n := range b.ports {
+		rig.Serve(t, nil, fmt.Sprintf("%s:%d", frontAddr, port), func(c *net.TCPConn) {
+			n.Add(1)
+			b.forward(c, port)
+		})
 	}
 	return b
 }
@@ -101,18 +106,15 @@ func (b *balancer) choose() *member {
 	return up[rand.IntN(len(up))]
 }
 
-// carry copies one direction. A reset is passed on as one.
+// carry copies one direction. What ends in an error ends in a reset for both, as it
+// does where nobody is between them.
 func carry(to, from *net.TCPConn) {
-	switch _, err := io.Copy(to, from); {
-	case errors.Is(err, syscall.ECONNRESET):
+	if _, err := io.Copy(to, from); err != nil {
 		abort(to)
 		abort(from)
-	case err != nil:
-		to.Close()
-		from.Close()
-	default:
-		_ = to.CloseWrite() // it may be gone
+		return
 	}
+	_ = to.CloseWrite() // it may be gone
 }
 
 // abort resets a connection.

@@ -67,6 +67,7 @@ func (l *lab) oneName(t *testing.T, all []program) {
 	rig.Run(t, f)
 	for _, p := range all {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			said := l.all(t, p, front(cluster), "one-"+p.name, many, true, at(cluster, bootstrap))
 			wantNodes(t, said, behind, 1, 2, 3)
 		})
@@ -117,7 +118,7 @@ func (l *lab) twoForwarders(t *testing.T, all []program) {
 	for n := range lastNode + 1 {
 		ports = append(ports, nodeBase+n)
 	}
-	newBalancer(t, []*member{one.member, two.member}, ports...)
+	lb := newBalancer(t, []*member{one.member, two.member}, ports...)
 	one.awaitUp()
 	two.awaitUp()
 	streams := l.streams(t, all, front(cluster), at(cluster, bootstrap))
@@ -126,6 +127,13 @@ func (l *lab) twoForwarders(t *testing.T, all []program) {
 	for i, f := range []*forwarder{one, two} {
 		if n := f.conns.Load(); n < 10 {
 			t.Errorf("forwarder %d had %d connections", i+1, n)
+		}
+	}
+	// Each node is asked at its own port, and at no port is anybody asked for a node
+	// that is not there.
+	for port, n := range lb.ports {
+		if want := port == bootstrap || port > nodeBase && port <= nodeBase+4; want != (n.Load() > 0) {
+			t.Errorf("port %d had %d connections", port, n.Load())
 		}
 	}
 }

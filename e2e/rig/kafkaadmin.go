@@ -189,17 +189,17 @@ func (k *Kafka) AddUsers(users map[string]string) {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var all []kadm.UpsertSCRAM
-	for user, password := range users {
-		for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
+	for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
+		var all []kadm.UpsertSCRAM // a user comes once in each request
+		for user, password := range users {
 			all = append(all, kadm.UpsertSCRAM{User: user, Mechanism: m, Iterations: 4096, Password: password})
 		}
-	}
-	done, err := k.Admin.AlterUserSCRAMs(ctx, nil, all)
-	if err == nil {
-		err = done.Error()
-	}
-	if err != nil {
-		k.t.Fatalf("add users: %v", err)
+		done, err := k.Admin.AlterUserSCRAMs(ctx, nil, all)
+		if err == nil {
+			err = done.Error()
+		}
+		if err != nil {
+			k.t.Fatalf("add users for %s: %v", m, err)
+		}
 	}
 }
