@@ -31,10 +31,11 @@ func TestKafka3(t *testing.T) {
 	}
 	l := newLab(t, rig.KafkaSpec{Version: rig.Kafka3, Listeners: []rig.KafkaListener{
 		{Name: "PORTS", Protocol: "PLAINTEXT", Port: 9095, Advertise: byPort},
+		{Name: "PLAIN", Protocol: "PLAINTEXT", Port: 9092, Advertise: rig.OnPremises(9092)},
 		{Name: "NAMES", Protocol: "SSL", Port: 9094, Advertise: byName, Identity: func(n int) rig.Identity { return certs[n] }},
 	}})
 	l.k.LAN.Plug(rig.End{Name: "srv0", Addrs: []string{"10.79.0.1/24"}})
-	rig.Overlay(t, "/etc/hosts", rig.HostsOf("kafka%d.corp.example.com", 1, 2, 3))
+	rig.Overlay(t, "/etc/hosts", rig.HostsOf("kafka%d.corp.example.com", 1, 2, 3)+rig.HostsOf("kafka%d.onprem.invalid", 1, 2, 3))
 	t.Run("port per broker", func(t *testing.T) {
 		f := rig.NewFile(t)
 		f.Write("routes:\n%s", lines("  broker%[1]d: { listen: \"10.80.0.1:%[2]d\", to: \"kafka%[1]d.corp.example.com:9095\" }\n"))
@@ -61,6 +62,7 @@ func TestKafka3(t *testing.T) {
 			})
 		}
 	})
+	t.Run("one name", func(t *testing.T) { l.oneName(t, all, few, false) })
 	l.wantNoLeak()
 }
 

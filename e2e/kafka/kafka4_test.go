@@ -51,7 +51,7 @@ func TestKafka4(t *testing.T) {
 	}})
 	l.k.LAN.Plug(rig.End{Name: "srv0", Addrs: []string{"10.79.0.200/24"}})
 	rig.Overlay(t, "/etc/hosts", rig.HostsOf("kafka%d.onprem.invalid", 1, 2, 3, 4))
-	t.Run("one name", func(t *testing.T) { l.oneName(t, all) })
+	t.Run("one name", func(t *testing.T) { l.oneName(t, all, many, true) })
 	t.Run("SASL", func(t *testing.T) { l.sasl(t, all, users) })
 	t.Run("TLS", func(t *testing.T) { l.tls(t, all, ca) })
 	t.Run("two forwarders", func(t *testing.T) { l.twoForwarders(t, all) })
@@ -60,15 +60,15 @@ func TestKafka4(t *testing.T) {
 
 func at(name string, port int) string { return fmt.Sprintf("bootstrap=%s:%d", name, port) }
 
-// oneName runs all jobs of every client.
-func (l *lab) oneName(t *testing.T, all []program) {
+// oneName runs all jobs of every client against a route of mode kafka.
+func (l *lab) oneName(t *testing.T, all []program, n int, newGroups bool) {
 	f := rig.NewFile(t)
 	f.Write("routes:\n%s", orders("orders", bootstrap, 9092, nodeBase, ""))
 	rig.Run(t, f)
 	for _, p := range all {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			said := l.all(t, p, front(cluster), "one-"+p.name, many, true, at(cluster, bootstrap))
+			said := l.all(t, p, front(cluster), "one-"+p.name, n, newGroups, at(cluster, bootstrap))
 			wantNodes(t, said, behind, 1, 2, 3)
 		})
 	}
