@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"midspan/e2e/rig"
 )
@@ -64,6 +65,22 @@ func TestKafka3(t *testing.T) {
 	})
 	t.Run("one name", func(t *testing.T) { l.oneName(t, all, few, false) })
 	l.wantNoLeak()
+	t.Run("what a leak looks like", func(t *testing.T) { l.leak(t, all) })
+}
+
+// leak has clients come by a forwarder that tells them the brokers' own names, so
+// that it is known that the others do not, and not that nobody looks.
+func (l *lab) leak(t *testing.T, all []program) {
+	f := rig.NewFile(t)
+	f.Write("routes:\n  broker1: { listen: %d, to: \"kafka1.onprem.invalid:9092\" }\n", bootstrap)
+	rig.Run(t, f)
+	l.topics(t, "leak", "")
+	for _, p := range all {
+		before := l.asked.Asked("kafka1.onprem.invalid")
+		r := l.start(t, p, front(cluster), "jobs=roundtrip", "topic=leak", "n=1", at(cluster, bootstrap))
+		rig.Until(t, time.Minute, p.name+" asks for a broker's name", func() bool { return l.asked.Asked("kafka1.onprem.invalid") > before })
+		r.Kill()
+	}
 }
 
 // lines has a line for each broker, of its number and its port.
