@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"midspan/e2e/rig"
 )
 
@@ -88,8 +90,9 @@ func (b *balancer) forward(c *net.TCPConn, port int) {
 	s := server.(*net.TCPConn)
 	defer s.Close()
 	var both sync.WaitGroup
-	both.Go(func() { carry(s, c) })
-	both.Go(func() { carry(c, s) })
+	var ended atomic.Bool
+	both.Go(func() { carry(s, c, &ended) })
+	both.Go(func() { carry(c, s, &ended) })
 	both.Wait()
 }
 
@@ -107,14 +110,34 @@ func (b *balancer) choose() *member {
 }
 
 // carry copies one direction. What ends in an error ends in a reset for both, as it
-// does where nobody is between them.
-func carry(to, from *net.TCPConn) {
-	if _, err := io.Copy(to, from); err != nil {
+// does where nobody is between them. ended is set when a direction has ended well.
+func carry(to, from *net.TCPConn, ended *atomic.Bool) {
+	_, err := io.Copy(to, from)
+	if err != nil || !ended.Load() && wasReset(from) {
 		abort(to)
 		abort(from)
 		return
 	}
+	ended.Store(true)
 	_ = to.CloseWrite() // it may be gone
+}
+
+// wasReset tells whether a connection that seems to be at its end is none any more:
+// of a reset, the kernel tells one of those who use the socket, and the others that
+// nothing will come. Source: TCP_CLOSE of the kernel's tcp_states.h.
+func wasReset(c *net.TCPConn) bool {
+	const closed = 7
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	state := uint8(closed)
+	err = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			state = info.State
+		}
+	})
+	return err != nil || state == closed
 }
 
 // abort resets a connection.

@@ -18,8 +18,10 @@
 //	group         two members share topic-classic; one leaves, the other takes over
 //	group848      the same by the protocol of KIP-848, on topic-consumer
 //	describe      the admin's DescribeCluster: "node ID HOST:PORT"
-//	stream        500 records a second: writes and reads topic until stdin ends, and then reads until all
-//	              that was acknowledged is there; "progress ACKNOWLEDGED READ"
+//	stream        writes 200 records a second and reads them, by a group of the
+//	              protocol in group (classic, consumer, share), until stdin ends, and
+//	              then reads until all that was acknowledged is there; "progress
+//	              ACKNOWLEDGED READ"
 //
 // A record's value is its number in eight digits, padded to 100 bytes.
 package kafka

@@ -52,17 +52,25 @@ type stream struct {
 	*run
 }
 
+// streams starts every client with a group of consumers, and those that can with a
+// share group too.
 func (l *lab) streams(t *testing.T, all []program, hosts string, args ...string) []*stream {
 	t.Helper()
 	var list []*stream
-	for _, p := range all {
-		name := "stream-" + p.name
+	begin := func(name string, start func([]string) rig.Spec, group string) {
 		l.topics(t, name, "")
-		more := slices.Concat(args, []string{"jobs=stream", "topic=" + name})
+		list = append(list, &stream{name, l.start(t, program{start: start}, hosts, slices.Concat(args, []string{"jobs=stream", "topic=" + name, "group=" + group})...)})
+	}
+	for _, p := range all {
+		group := "classic"
 		if p.kip848 {
-			more = append(more, "group=consumer")
+			group = "consumer"
 		}
-		list = append(list, &stream{name, l.start(t, p, hosts, more...)})
+		begin("stream-"+p.name, p.start, group)
+		if p.share != nil {
+			l.k.ShareFromStart("stream-share-" + p.name)
+			begin("share-"+p.name, p.share, "share")
+		}
 	}
 	return list
 }
@@ -85,7 +93,7 @@ func (s *stream) progress() (written, read int) {
 // advance waits until every client has written and read a good deal more.
 func advance(t *testing.T, all []*stream, after string) {
 	t.Helper()
-	const more = 700
+	const more = 300
 	begin := time.Now()
 	for _, s := range all {
 		written, read := s.progress()

@@ -23,7 +23,8 @@ import (
 type franz struct{ common []kgo.Opt }
 
 func newFranz(args jobArgs) (goClient, error) {
-	f := &franz{[]kgo.Opt{kgo.SeedBrokers(args["bootstrap"]), kgo.RecordDeliveryTimeout(150 * time.Second), kgo.DisableClientMetrics()}}
+	// A broker that is about to end closes connections that it has just taken.
+	f := &franz{[]kgo.Opt{kgo.SeedBrokers(args["bootstrap"]), kgo.RecordDeliveryTimeout(150 * time.Second), kgo.AlwaysRetryEOF(), kgo.DisableClientMetrics()}}
 	config, err := args.tls()
 	if err != nil {
 		return nil, err
@@ -117,6 +118,11 @@ func (f *franz) consumer(topic, group, protocol string) (goConsumer, error) {
 			c.partitions.Add(sign * int64(len(m[topic])))
 		}
 	}
+	if protocol == "share" {
+		var err error
+		c.Client, err = f.client(kgo.ConsumeTopics(topic), kgo.ShareGroup(group))
+		return c, err
+	}
 	more := []kgo.Opt{
 		kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.OnPartitionsAssigned(change(1)), kgo.OnPartitionsRevoked(change(-1)), kgo.OnPartitionsLost(change(-1)), kgo.Balancers(kgo.RangeBalancer()),
@@ -147,7 +153,7 @@ func recordsOf(fetches kgo.Fetches) ([]record, error) {
 		var dns *net.DNSError
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-		case errors.As(err, &dns), topic != "" || partition >= 0:
+		case errors.As(err, &dns), topic != "":
 			problems = errors.Join(problems, fmt.Errorf("%s/%d: %w", topic, partition, err))
 		default:
 			fmt.Fprintln(os.Stderr, "consumer:", err)

@@ -42,7 +42,7 @@ type goClient interface {
 	// one, or "".
 	producer(id string) (goProducer, error)
 	// consumer makes a member of a group that reads from the start what is
-	// committed; protocol is "classic" or "consumer".
+	// committed; protocol is "classic", "consumer" or "share".
 	consumer(topic, group, protocol string) (goConsumer, error)
 	// copy reads n records and writes them to another topic, by transactions that
 	// commit the offsets too.
@@ -152,6 +152,17 @@ func (l *ledger) add(r record) error {
 	l.seen[n] = true
 	l.partitions[r.partition] = append(log, n)
 	return nil
+}
+
+// share takes what a share group hands out: in any order, and again where it does
+// not know that it was accepted.
+func (l *ledger) share(r record) error {
+	n, err := numberOf(r.value)
+	if l.seen[n] {
+		l.again++
+	}
+	l.seen[n] = true
+	return err
 }
 
 // acks counts acknowledgements and keeps the first failure.
@@ -400,7 +411,7 @@ func (j *jobs) stream() error {
 	var a acks
 	sent, written := 0, make(chan error, 1)
 	go func() {
-		for tick := time.NewTicker(20 * time.Millisecond); ended.Err() == nil; <-tick.C {
+		for tick := time.NewTicker(50 * time.Millisecond); ended.Err() == nil; <-tick.C {
 			for range 10 {
 				p.send(j.topic(""), spread(sent), valueOf(sent), a.done)
 				sent++
@@ -410,21 +421,25 @@ func (j *jobs) stream() error {
 		p.close()
 	}()
 	l := newLedger()
-	if err := follow(c, l, &a, written); err != nil {
+	take := l.add
+	if j.jobArgs["group"] == "share" {
+		take = l.share
+	}
+	if err := follow(c, l, take, &a, written); err != nil {
 		return err
 	}
-	if a.count.Load() != int64(sent) {
-		return fmt.Errorf("acknowledged %d of %d", a.count.Load(), sent)
+	if n := a.count.Load(); n != int64(sent) || len(l.seen) != sent {
+		return fmt.Errorf("sent %d, acknowledged %d, read %d", sent, n, len(l.seen))
 	}
 	say("streamed %d, %d again", len(l.seen), l.again)
 	return nil
 }
 
 // follow reads until the writer has ended and all that it wrote is there.
-func follow(c goConsumer, l *ledger, a *acks, written <-chan error) error {
+func follow(c goConsumer, l *ledger, take func(record) error, a *acks, written <-chan error) error {
 	var said, end time.Time
 	for flushed := false; !flushed || int64(len(l.seen)) < a.count.Load(); {
-		if err := errors.Join(each(c, l.add), a.err()); err != nil {
+		if err := errors.Join(each(c, take), a.err()); err != nil {
 			return err
 		}
 		select {

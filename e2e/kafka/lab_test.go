@@ -28,30 +28,37 @@ const (
 type program struct {
 	name   string
 	start  func(args []string) rig.Spec
-	kip848 bool // it knows the newer protocol of groups
+	kip848 bool                         // it knows the newer protocol of groups
+	share  func(args []string) rig.Spec // its job stream with a share group; nil: it has none
 }
 
 // programs are the clients. What they are made from is downloaded; call it before
 // rig.Isolate.
 func programs(t *testing.T) []program {
 	t.Helper()
-	java := func(version string) func([]string) rig.Spec {
-		classes := rig.JavaProgram(t, "clients/KafkaJobs.java", rig.Jars(t, "org.apache.kafka:kafka-clients:"+version))
+	jobs := func(version string) (classpath string) {
+		return rig.JavaProgram(t, "clients/KafkaJobs.java", rig.Jars(t, "org.apache.kafka:kafka-clients:"+version))
+	}
+	java := func(classpath, class string) func([]string) rig.Spec {
 		return func(args []string) rig.Spec {
-			return rig.Spec{Program: rig.Java(t), Args: rig.JavaArgs(classes, "256m", "KafkaJobs", args...)}
+			return rig.Spec{Program: rig.Java(t), Args: rig.JavaArgs(classpath, "256m", class, args...)}
 		}
 	}
+	newest := jobs(rig.Kafka4)
 	python := rig.Python(t, librdkafka)
 	goProgram := func(name string) func([]string) rig.Spec {
 		return func(args []string) rig.Spec { return rig.Helper(name, args...) }
 	}
 	return []program{
-		{name: "java", start: java(rig.Kafka4), kip848: true},
-		{name: "java-old", start: java(oldClients)},
+		{
+			name: "java", start: java(newest, "KafkaJobs"), kip848: true,
+			share: java(rig.JavaProgram(t, "clients/ShareJobs.java", newest), "ShareJobs"),
+		},
+		{name: "java-old", start: java(jobs(oldClients), "KafkaJobs")},
 		{name: "librdkafka", kip848: true, start: func(args []string) rig.Spec {
 			return rig.Spec{Program: python, Args: append([]string{"clients/kafka_jobs.py"}, args...)}
 		}},
-		{name: "franz-go", start: goProgram("franz-go"), kip848: true},
+		{name: "franz-go", start: goProgram("franz-go"), kip848: true, share: goProgram("franz-go")},
 		{name: "sarama", start: goProgram("sarama")},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -201,5 +202,28 @@ func (k *Kafka) AddUsers(users map[string]string) {
 		if err != nil {
 			k.t.Fatalf("add users for %s: %v", m, err)
 		}
+	}
+}
+
+// ShareFromStart has a share group, which need not be there, begin with the first
+// record of a topic.
+func (k *Kafka) ShareFromStart(group string) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	value := "earliest"
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Value = "share.auto.offset.reset", &value
+	resource.Configs = append(resource.Configs, config)
+	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	request.Resources = append(request.Resources, resource)
+	done, err := request.RequestWith(ctx, k.client)
+	if err == nil {
+		err = kerr.ErrorForCode(done.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		k.t.Fatalf("where share group %s begins: %v", group, err)
 	}
 }

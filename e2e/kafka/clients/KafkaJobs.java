@@ -25,11 +25,15 @@ public class KafkaJobs {
 
   static final Map<String, String> args = new HashMap<>();
 
-  public static void main(String[] argv) throws Exception {
+  static void parse(String[] argv) {
     for (String a : argv) {
       int i = a.indexOf('=');
       args.put(a.substring(0, i), a.substring(i + 1));
     }
+  }
+
+  public static void main(String[] argv) throws Exception {
+    parse(argv);
     for (String job : args.get("jobs").split(",")) {
       long begin = System.nanoTime();
       switch (job) {
@@ -289,9 +293,58 @@ public class KafkaJobs {
     }
   }
 
-  /** Produces and consumes until stdin ends, and then until all that was acknowledged is read. */
+  /** Reads what comes within a moment, and tells how many records it has seen. */
+  interface Reader { int read(); }
+
   static void stream() throws Exception {
+    Ledger ledger = new Ledger();
+    try (KafkaConsumer<byte[], byte[]> c = consumer("stream-" + topic(""), args.getOrDefault("group", "classic"))) {
+      c.subscribe(List.of(topic("")));
+      stream(() -> {
+        c.poll(POLL).forEach(ledger::add);
+        return ledger.count;
+      });
+    }
+    say("streamed %d, %d again", ledger.count, ledger.again);
+  }
+
+  /** Produces and consumes until stdin ends, and then until all that was acknowledged is read. */
+  static void stream(Reader reader) throws Exception {
     AtomicBoolean ended = new AtomicBoolean();
+    watchStdin(ended);
+    Acks acks = new Acks();
+    AtomicInteger sent = new AtomicInteger();
+    Thread writer = new Thread(() -> {
+      try (KafkaProducer<byte[], byte[]> p = producer(null)) {
+        while (!ended.get()) {
+          for (int i = 0; i < 10; i++) p.send(new ProducerRecord<>(topic(""), value(sent.getAndIncrement())), acks);
+          Thread.sleep(50);
+        }
+        p.flush();
+      } catch (Exception e) {
+        acks.failure.compareAndSet(null, e);
+      }
+    });
+    writer.start();
+    int seen = 0;
+    long said = 0, end = Long.MAX_VALUE;
+    while (writer.isAlive() || seen < acks.count.get()) {
+      seen = reader.read();
+      acks.check();
+      long now = System.currentTimeMillis();
+      if (now > said + 250) {
+        say("progress %d %d", acks.count.get(), seen);
+        said = now;
+      }
+      if (ended.get()) end = Math.min(end, now + PATIENCE_MS);
+      if (now > end) throw new IllegalStateException("read " + seen + " of " + acks.count.get());
+    }
+    acks.check();
+    if (acks.count.get() != sent.get() || seen != sent.get())
+      throw new IllegalStateException("sent " + sent.get() + ", acknowledged " + acks.count.get() + ", read " + seen);
+  }
+
+  static void watchStdin(AtomicBoolean ended) {
     Thread watch = new Thread(() -> {
       try {
         while (System.in.read() >= 0) { }
@@ -302,38 +355,5 @@ public class KafkaJobs {
     });
     watch.setDaemon(true);
     watch.start();
-    Acks acks = new Acks();
-    AtomicInteger sent = new AtomicInteger();
-    Thread writer = new Thread(() -> {
-      try (KafkaProducer<byte[], byte[]> p = producer(null)) {
-        while (!ended.get()) {
-          for (int i = 0; i < 10; i++) p.send(new ProducerRecord<>(topic(""), value(sent.getAndIncrement())), acks);
-          Thread.sleep(20);
-        }
-        p.flush();
-      } catch (Exception e) {
-        acks.failure.compareAndSet(null, e);
-      }
-    });
-    writer.start();
-    Ledger ledger = new Ledger();
-    try (KafkaConsumer<byte[], byte[]> c = consumer("stream-" + topic(""), args.getOrDefault("group", "classic"))) {
-      c.subscribe(List.of(topic("")));
-      long said = 0, end = Long.MAX_VALUE;
-      while (writer.isAlive() || ledger.count < acks.count.get()) {
-        c.poll(POLL).forEach(ledger::add);
-        acks.check();
-        long now = System.currentTimeMillis();
-        if (now > said + 250) {
-          say("progress %d %d", acks.count.get(), ledger.count);
-          said = now;
-        }
-        if (ended.get()) end = Math.min(end, now + PATIENCE_MS);
-        if (now > end) throw new IllegalStateException("read " + ledger.count + " of " + acks.count.get());
-      }
-    }
-    acks.check();
-    if (acks.count.get() != sent.get()) throw new IllegalStateException("acknowledged " + acks.count.get() + " of " + sent.get());
-    say("streamed %d, %d again", ledger.count, ledger.again);
   }
 }

@@ -297,7 +297,7 @@ def stream():
                 send(p, topic(), value(sent[0]), acks)
                 sent[0] += 1
             p.poll(0)
-            time.sleep(0.02)
+            time.sleep(0.05)
         flush(p)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -319,8 +319,8 @@ def stream():
                 raise Exception("read %d of %d" % (ledger.count(), acks.count))
     c.close()
     acks.check()
-    if acks.count != sent[0]:
-        raise Exception("acknowledged %d of %d" % (acks.count, sent[0]))
+    if not acks.count == ledger.count() == sent[0]:
+        raise Exception("sent %d, acknowledged %d, read %d" % (sent[0], acks.count, ledger.count()))
     say("streamed %d, %d again" % (ledger.count(), ledger.again))
 
 
