@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -105,83 +104,6 @@ func runJobs(list []string, open func(jobArgs) (goClient, error)) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		say("done %s in %.1f s", name, time.Since(begin).Seconds())
-	}
-	return nil
-}
-
-func valueOf(n int) []byte {
-	return fmt.Appendf(make([]byte, 0, valueSize), "%08d%s", n, strings.Repeat("x", valueSize-8))
-}
-
-func numberOf(value []byte) (int, error) {
-	if len(value) != valueSize {
-		return 0, fmt.Errorf("a value of %d bytes", len(value))
-	}
-	return strconv.Atoi(string(value[:8]))
-}
-
-// ledger is what was read of a topic: each record once, none missing, in order.
-type ledger struct {
-	partitions map[int][]int
-	seen       map[int]bool
-	again      int
-}
-
-func newLedger() *ledger { return &ledger{partitions: map[int][]int{}, seen: map[int]bool{}} }
-
-func (l *ledger) add(r record) error {
-	n, err := numberOf(r.value)
-	if err != nil {
-		return err
-	}
-	log := l.partitions[r.partition]
-	switch {
-	case r.offset < int64(len(log)): // after a rebalance
-		if log[r.offset] != n {
-			return fmt.Errorf("another record at %d/%d", r.partition, r.offset)
-		}
-		l.again++
-		return nil
-	case r.offset > int64(len(log)):
-		return fmt.Errorf("a gap in partition %d: offset %d after %d", r.partition, r.offset, len(log)-1)
-	case len(log) > 0 && log[len(log)-1] >= n:
-		return fmt.Errorf("record %d out of order in partition %d", n, r.partition)
-	case l.seen[n]:
-		return fmt.Errorf("record %d is there twice", n)
-	}
-	l.seen[n] = true
-	l.partitions[r.partition] = append(log, n)
-	return nil
-}
-
-// share takes what a share group hands out: in any order, and again where it does
-// not know that it was accepted.
-func (l *ledger) share(r record) error {
-	n, err := numberOf(r.value)
-	if l.seen[n] {
-		l.again++
-	}
-	l.seen[n] = true
-	return err
-}
-
-// acks counts acknowledgements and keeps the first failure.
-type acks struct {
-	count   atomic.Int64
-	failure atomic.Pointer[error]
-}
-
-func (a *acks) done(err error) {
-	if err != nil {
-		a.failure.CompareAndSwap(nil, &err)
-		return
-	}
-	a.count.Add(1)
-}
-
-func (a *acks) err() error {
-	if p := a.failure.Load(); p != nil {
-		return *p
 	}
 	return nil
 }
@@ -308,61 +230,72 @@ func (j *jobs) commitSome(rounds, size int) (map[int]bool, error) {
 	return committed, nil
 }
 
+// members are consumers of one group, and what they have read together. After a
+// rebalance a record may come again.
+type members struct {
+	all  []goConsumer
+	read map[int]bool
+}
+
+func (m *members) take(r record) error {
+	n, err := numberOf(r.value)
+	m.read[n] = true
+	return err
+}
+
+// until has all of them read until ok.
+func (m *members) until(ok func() bool) error {
+	state := func() string {
+		return fmt.Sprintf("members have %v partitions and %d records", m.assigned(), len(m.read))
+	}
+	return within(state, func() (bool, error) {
+		var problems error
+		for _, c := range m.all {
+			problems = errors.Join(problems, each(c, m.take))
+		}
+		return ok(), problems
+	})
+}
+
+// assigned is how many partitions each has.
+func (m *members) assigned() (shares []int) {
+	for _, c := range m.all {
+		shares = append(shares, c.assigned())
+	}
+	return shares
+}
+
 // group has two members of a group share the partitions; one leaves, and the other
 // has them all.
 func (j *jobs) group(protocol string) error {
 	const half = 600
 	topic := j.topic("-" + protocol)
-	a, err := j.c.consumer(topic, "group-"+topic, protocol)
-	if err != nil {
-		return err
+	m := &members{read: map[int]bool{}}
+	for range 2 {
+		c, err := j.c.consumer(topic, "group-"+topic, protocol)
+		if err != nil {
+			return err
+		}
+		m.all = append(m.all, c)
 	}
-	defer a.close()
-	b, err := j.c.consumer(topic, "group-"+topic, protocol)
-	if err != nil {
-		return err
-	}
-	read := map[int]bool{}
-	// After a rebalance a record may come again.
-	take := func(r record) error {
-		n, err := numberOf(r.value)
-		read[n] = true
-		return err
-	}
-	state := func() string {
-		return fmt.Sprintf("%d and %d partitions, %d records", a.assigned(), b.assigned(), len(read))
-	}
-	if err := within(state, func() (bool, error) {
-		err := errors.Join(each(a, take), each(b, take))
-		return a.assigned() > 0 && b.assigned() > 0 && a.assigned()+b.assigned() == partitions, err
+	if err := m.until(func() bool {
+		now := m.assigned()
+		return now[0] > 0 && now[1] > 0 && now[0]+now[1] == partitions
 	}); err != nil {
 		return err
 	}
-	say("shared %d and %d", a.assigned(), b.assigned())
-	if err := j.write(topic, 0, half); err != nil {
+	say("shared %v", m.assigned())
+	if err := errors.Join(j.write(topic, 0, half), m.until(func() bool { return len(m.read) >= half })); err != nil {
 		return err
 	}
-	if err := within(state, func() (bool, error) {
-		err := errors.Join(each(a, take), each(b, take))
-		return len(read) >= half, err
-	}); err != nil {
+	m.all[1].close()
+	m.all = m.all[:1]
+	defer m.all[0].close()
+	if err := m.until(func() bool { return m.assigned()[0] == partitions }); err != nil {
 		return err
 	}
-	b.close()
-	if err := within(state, func() (bool, error) {
-		err := each(a, take)
-		return a.assigned() == partitions, err
-	}); err != nil {
-		return err
-	}
-	if err := j.write(topic, half, 2*half); err != nil {
-		return err
-	}
-	err = within(state, func() (bool, error) {
-		err := each(a, take)
-		return len(read) >= 2*half, err
-	})
-	say("group read %d", len(read))
+	err := errors.Join(j.write(topic, half, 2*half), m.until(func() bool { return len(m.read) >= 2*half }))
+	say("group read %d", len(m.read))
 	return err
 }
 
