@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,18 +74,15 @@ func (l *lab) streams(t *testing.T, all []program, hosts string, args ...string)
 	return list
 }
 
-// progressLine is what the job stream says now and then.
-var progressLine = regexp.MustCompile(`(?m)^progress (\d+) (\d+)$`)
-
-// progress is how many records are acknowledged, and read.
+// progress is how many records are acknowledged, and read, by what the client has
+// said last.
 func (s *stream) progress() (written, read int) {
-	all := progressLine.FindAllStringSubmatch(s.Stdout(), -1)
-	if len(all) == 0 {
+	said := s.Stdout()
+	i := strings.LastIndex(said, "progress ")
+	if i < 0 {
 		return 0, 0
 	}
-	last := all[len(all)-1]
-	written, _ = strconv.Atoi(last[1]) // digits, by the expression
-	read, _ = strconv.Atoi(last[2])
+	_, _ = fmt.Sscanf(said[i:], "progress %d %d\n", &written, &read) // half a line is none
 	return written, read
 }
 

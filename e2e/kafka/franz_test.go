@@ -168,7 +168,7 @@ func (c *franzConsumer) close() { c.Close() }
 
 func (f *franz) copy(from, to, name string, n int) error {
 	s, err := kgo.NewGroupTransactSession(append(f.common, kgo.TransactionalID(name), kgo.ConsumeTopics(from), kgo.ConsumerGroup(name),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		return err
 	}

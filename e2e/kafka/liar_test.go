@@ -150,9 +150,7 @@ func (l *liar) truth(key, version int16, correlation int32) []byte {
 	switch kmsg.Key(key) {
 	case kmsg.ApiVersions:
 		r := kmsg.NewPtrApiVersionsResponse()
-		for _, k := range []kmsg.ApiVersionsResponseApiKey{{ApiKey: 1, MaxVersion: 16}, {ApiKey: 3, MaxVersion: 12}, {ApiKey: 18, MaxVersion: 3}, {ApiKey: 60, MaxVersion: 1}} {
-			r.ApiKeys = append(r.ApiKeys, k)
-		}
+		r.ApiKeys = []kmsg.ApiVersionsResponseApiKey{{ApiKey: 1, MaxVersion: 16}, {ApiKey: 3, MaxVersion: 12}, {ApiKey: 18, MaxVersion: 3}, {ApiKey: 60, MaxVersion: 1}}
 		body = r
 	case kmsg.Metadata:
 		r := kmsg.NewPtrMetadataResponse()
