@@ -78,11 +78,12 @@ func (l *lab) streams(t *testing.T, all []program, hosts string, args ...string)
 // said last.
 func (s *stream) progress() (written, read int) {
 	said := s.Stdout()
-	i := strings.LastIndex(said, "progress ")
-	if i < 0 {
-		return 0, 0
+	said = said[:strings.LastIndexByte(said, '\n')+1] // whole lines
+	if i := strings.LastIndex(said, "progress "); i >= 0 {
+		if _, err := fmt.Sscanf(said[i:], "progress %d %d\n", &written, &read); err != nil {
+			s.t.Fatalf("%s: %v", s.name, err)
+		}
 	}
-	_, _ = fmt.Sscanf(said[i:], "progress %d %d\n", &written, &read) // half a line is none
 	return written, read
 }
 
