@@ -24,9 +24,21 @@ const slf4j = "org.slf4j:slf4j-simple:1.7.36"
 // it before Isolate.
 func Jars(t testing.TB, artifacts ...string) string {
 	t.Helper()
-	artifacts = append(artifacts, slf4j)
-	dir := cached(t, "jars", artifacts, func(dir string) error {
-		pom, err := projectOf(artifacts)
+	return jars(t, "jars", append(artifacts, slf4j), "")
+}
+
+// JarsAlone is Jars without what the artifacts need: for a program that has that
+// already.
+func JarsAlone(t testing.TB, artifacts ...string) string {
+	t.Helper()
+	return jars(t, "jars-alone", artifacts, "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>")
+}
+
+// jars has exclusions, in a pom.xml's words, with each artifact.
+func jars(t testing.TB, kind string, artifacts []string, exclusions string) string {
+	t.Helper()
+	dir := cached(t, kind, artifacts, func(dir string) error {
+		pom, err := projectOf(artifacts, exclusions)
 		if err != nil {
 			return err
 		}
@@ -40,7 +52,7 @@ func Jars(t testing.TB, artifacts ...string) string {
 }
 
 // projectOf is a pom.xml.
-func projectOf(artifacts []string) (string, error) {
+func projectOf(artifacts []string, exclusions string) (string, error) {
 	var b strings.Builder
 	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>` +
 		"\n<groupId>midspan</groupId><artifactId>e2e</artifactId><version>1</version>\n<dependencies>\n")
@@ -49,7 +61,8 @@ func projectOf(artifacts []string) (string, error) {
 		if len(part) != 3 {
 			return "", fmt.Errorf("%q is not GROUP:ARTIFACT:VERSION", a)
 		}
-		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n", part[0], part[1], part[2])
+		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version>%s</dependency>\n",
+			part[0], part[1], part[2], exclusions)
 	}
 	b.WriteString("</dependencies></project>\n")
 	return b.String(), nil
