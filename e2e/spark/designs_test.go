@@ -2,6 +2,7 @@ package spark
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,7 +166,21 @@ func (s *site) read(d design, with installed, node int, fails func(int)) {
 	s.elect(topic, node)
 	s.produce(topic, records*3/4, records)
 	s.check(topic, j.result())
+	if strings.Contains(j.Stderr(), ".invalid") { // its client says where it fails to go
+		s.t.Errorf("the job has seen brokers' own names:\n%s", linesWith(j.Stderr(), ".invalid"))
+	}
 	s.t.Logf("%d records read in %s, all of it", records, time.Since(begin).Round(100*time.Millisecond))
+}
+
+// linesWith are the lines of a text that have a word.
+func linesWith(text, word string) string {
+	var found []string
+	for l := range strings.Lines(text) {
+		if strings.Contains(l, word) {
+			found = append(found, l)
+		}
+	}
+	return strings.Join(found, "")
 }
 
 // check wants every record in the sink once.
