@@ -110,7 +110,7 @@ const (
 // while records are written and a broker is away. All are there once, and none is
 // missing.
 func TestSparkThroughEachDesign(t *testing.T) {
-	old, new := install(t, spark35), install(t, spark4)
+	older, newer := install(t, spark35), install(t, spark4)
 	rig.NeedKafka(t, rig.Kafka4)
 	if !rig.Isolate(t) {
 		return
@@ -125,13 +125,13 @@ func TestSparkThroughEachDesign(t *testing.T) {
 		spark installed
 		fails func(node int) // how the broker goes away
 	}{
-		{design{"ports by relay", portRoutes("relay"), oneName, ports}, old, s.Stop},
-		{design{"ports by nft", portRoutes("nft"), oneName, ports}, old, s.Kill},
-		{design{"ports by the imported ip_fwd.sh", imported, oneName, ports}, new, s.Stop},
-		{design{"sni", routes(sni), allNames, byName}, new, s.Stop},
-		{design{"mode kafka", routes(kafka), oneName, oneEndpoint}, old, s.Stop},
-		{design{"mode kafka", routes(kafka), oneName, oneEndpoint}, new, s.Kill},
-		{design{"mode kafka with TLS and a password", routes(s.kafkaTLS()), oneName, withPassword}, old, s.Stop},
+		{design{"ports by relay", portRoutes("relay"), oneName, ports}, older, s.Stop},
+		{design{"ports by nft", portRoutes("nft"), oneName, ports}, older, s.Kill},
+		{design{"ports by the imported ip_fwd.sh", imported, oneName, ports}, newer, s.Stop},
+		{design{"sni", routes(sni), allNames, byName}, newer, s.Stop},
+		{design{"mode kafka", routes(kafka), oneName, oneEndpoint}, older, s.Stop},
+		{design{"mode kafka", routes(kafka), oneName, oneEndpoint}, newer, s.Kill},
+		{design{"mode kafka with TLS and a password", routes(s.kafkaTLS()), oneName, withPassword}, older, s.Stop},
 	} {
 		t.Run(run.name+", "+run.spark.name, func(t *testing.T) {
 			at := *s
