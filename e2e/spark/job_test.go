@@ -46,7 +46,7 @@ type job struct {
 // The bounds on a job, on a machine that is busy: until it has read what is
 // there, and until it has counted.
 const (
-	readWithin  = 2 * time.Minute
+	readWithin  = 3 * time.Minute
 	countWithin = time.Minute
 )
 
