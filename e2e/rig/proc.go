@@ -24,6 +24,7 @@ type Spec struct {
 	Program string
 	Args    []string
 	Env     []string // beside the test's own
+	Dir     string   // "": the test's own
 	Stdin   io.Reader
 	Stdout  *os.File            // nil: kept, see Proc.Stdout
 	Stderr  *os.File            // nil: kept, see Proc.Stderr
@@ -51,6 +52,7 @@ func Start(t testing.TB, s Spec) *Proc {
 	p := &Proc{t: t, cmd: exec.Command(s.Program, s.Args...), done: make(chan struct{})}
 	p.out, p.err = filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")
 	p.cmd.Env = append(os.Environ(), s.Env...)
+	p.cmd.Dir = s.Dir
 	p.cmd.Stdin = s.Stdin
 	// Regular files, so that the process never waits for us to read.
 	stdout, stderr := fileOr(s.Stdout, p.out), fileOr(s.Stderr, p.err)

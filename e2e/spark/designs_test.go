@@ -133,7 +133,7 @@ func TestSparkThroughEachDesign(t *testing.T) {
 		{design{"mode kafka", routes(kafka), oneName, oneEndpoint}, newer, s.Kill},
 		{design{"mode kafka with TLS and a password", routes(s.kafkaTLS()), oneName, withPassword}, older, s.Stop},
 	} {
-		t.Run(run.name+", "+run.spark.name, func(t *testing.T) {
+		t.Run(run.name+" and "+run.spark.name, func(t *testing.T) {
 			at := *s
 			at.t = t
 			at.read(run.design, run.spark, 1+i%3, run.fails)

@@ -65,6 +65,7 @@ func (s installed) start(t *testing.T, on *rig.Net, hosts string, o order) *job 
 	}
 	return &job{rig.Start(t, rig.Spec{
 		In: on, Hosts: "127.0.0.1 localhost\n" + hosts,
+		Dir:     dir, // Spark leaves things where it is started
 		Program: s.interpreter, Args: []string{notebook, string(argument)},
 		Env: []string{"SPARK_LOCAL_IP=127.0.0.1", "PYSPARK_PYTHON=" + s.interpreter, "PYSPARK_SUBMIT_ARGS=" + s.submit(dir)},
 	}), t}
