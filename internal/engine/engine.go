@@ -126,7 +126,7 @@ type NodeStatus struct {
 	ID        int32  `json:"id"`
 	Port      uint16 `json:"port"`             // that clients reach it at
 	Server    string `json:"server,omitempty"` // where it is; "": not known
-	Up        bool   `json:"up"`               // an endpoint of its server is
+	Up        bool   `json:"up"`               // an endpoint of its server is, and not as the last resort
 	By        string `json:"by,omitempty"`     // plan.NodeFrom
 	Active    int    `json:"active"`
 	Accepted  uint64 `json:"accepted"`

@@ -272,7 +272,7 @@ func (c *cluster) nodeStatus(r *plan.Route) []engine.NodeStatus {
 	for _, n := range r.Kafka.Nodes {
 		s, server := add(n.ID), r.Servers[n.Server]
 		s.Server, s.By = server.Name, string(n.By)
-		s.Up = slices.ContainsFunc(server.Endpoints, func(e plan.Endpoint) bool { return e.Up })
+		s.Up = server.Up()
 	}
 	for id, n := range counted {
 		if r.Kafka.Node(id) == nil && n.asked() {

@@ -228,3 +228,27 @@ func TestKafkaTellsOfNodes(t *testing.T) {
 		t.Errorf("told of %v, want of no more than before", told)
 	}
 }
+
+// TestKafkaNodeUp: a node is up where its probe says so: not if connections are made to
+// it only because there is nothing better.
+func TestKafkaNodeUp(t *testing.T) {
+	addr := netip.MustParseAddr("10.0.0.1")
+	for _, x := range []struct {
+		endpoints []plan.Endpoint
+		up        bool
+	}{
+		{[]plan.Endpoint{{Addr: addr, Up: true}}, true},
+		{[]plan.Endpoint{{Addr: addr}, {Addr: addr.Next(), Up: true}}, true},
+		{[]plan.Endpoint{{Addr: addr}}, false},
+		{[]plan.Endpoint{{Addr: addr, Up: true, LastResort: true}}, false},
+		{nil, false},
+	} {
+		r := &plan.Route{
+			Servers: []*plan.Server{{Name: "a:1", Endpoints: x.endpoints}},
+			Kafka:   &plan.Kafka{Nodes: []plan.Node{{ID: 1}}},
+		}
+		if s := newCluster(nil, "r", 1).nodeStatus(r); len(s) != 1 || s[0].Up != x.up || s[0].Server != "a:1" {
+			t.Errorf("%+v: %+v", x.endpoints, s)
+		}
+	}
+}
