@@ -100,7 +100,11 @@ func (k *Kafka) NodeOf(port uint16) (int32, bool) {
 // targetOf is where the pattern has a node. There is none for an ID that makes a port
 // too high, an address that is none, or a name too long.
 func (k *Kafka) targetOf(node int32) (config.Target, error) {
-	return config.ParseTarget(strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(node))))
+	return config.ParseTarget(k.placeOf(node))
+}
+
+func (k *Kafka) placeOf(node int32) string {
+	return strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(node)))
 }
 
 // Node is what is known of a node; nil: nothing.

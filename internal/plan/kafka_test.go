@@ -230,7 +230,7 @@ func TestKafkaWarnings(t *testing.T) {
 		{"advertise: { host: 127.0.0.1, ports: 19100-19163 }", "their own 127.0.0.1;"},
 		{"advertise: { host: \"::\", ports: 19100-19163 }", "their own ::;"},
 		{"advertise: { host: 10.0.0.1, ports: 19100-19163 }", ""},
-		{"advertise: { host: x, ports: 19100-19400 }, nodes: \"10.0.0.{node}:9092\"", "node 256 has a port, and cannot be where the pattern says"},
+		{"advertise: { host: x, ports: 19100-19400 }, nodes: \"10.0.0.{node}:9092\"", `node 256 has a port, and would be at "10.0.0.256:9092", which is no address`},
 		{"advertise: { host: x, ports: 19100-19109, node_ports: { 1001: 19190 } }, nodes: \"k:900{node}\"", "node 1001 has a port"},
 		{"advertise: { host: x, ports: 19100-19109 }, nodes: \"k{node}:9092\"", ""},
 	} {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"iter"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -379,22 +378,6 @@ func (b *builder) circles(p *Plan) {
 			told[e.server] = true
 			b.problems.Addf(e.server.Pos, "route %q: server %s is where %s listens (line %d), so connections would go in a circle; write the real target",
 				p.Routes[e.from].Name, e.server.V, e.listener.owner, e.listener.pos.Line)
-		}
-	}
-}
-
-// targets are where the file has a route's servers, and the nodes of its cluster.
-func targets(c *config.Route) iter.Seq[*config.Field[config.Target]] {
-	return func(yield func(*config.Field[config.Target]) bool) {
-		for s := range c.Servers() {
-			if !yield(&s.Target) {
-				return
-			}
-		}
-		for i := range c.Nodes.At {
-			if !yield(&c.Nodes.At[i].Target) {
-				return
-			}
 		}
 	}
 }

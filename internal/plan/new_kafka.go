@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -183,8 +184,24 @@ func (b *builder) warnPattern(c *config.Route, r *Route, k *Kafka) {
 	}
 	for _, id := range ids {
 		if _, err := k.targetOf(id); k.Pattern != "" && err != nil {
-			b.warnings.Addf(c.Nodes.Pattern.Pos, "route %q: node %d has a port, and cannot be where the pattern says: %v; narrow `ports`, or write nodes: { ID: HOST:PORT }", r.Name, id, err)
+			b.warnings.Addf(c.Nodes.Pattern.Pos, "route %q: node %d has a port, and would be at %q, which is no address; narrow `ports`, or write nodes: { ID: HOST:PORT }", r.Name, id, k.placeOf(id))
 			return
+		}
+	}
+}
+
+// targets are where the file has a route's servers, and the nodes of its cluster.
+func targets(c *config.Route) iter.Seq[*config.Field[config.Target]] {
+	return func(yield func(*config.Field[config.Target]) bool) {
+		for s := range c.Servers() {
+			if !yield(&s.Target) {
+				return
+			}
+		}
+		for i := range c.Nodes.At {
+			if !yield(&c.Nodes.At[i].Target) {
+				return
+			}
 		}
 	}
 }
