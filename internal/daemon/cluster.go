@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"time"
 
 	"midspan/internal/brokers"
@@ -46,6 +47,11 @@ func (c *Cluster) hear(id int32, host string, port uint16, now time.Time) bool {
 	case known && old.Host != "" && within(old.Since, now, settleNode):
 		return false
 	}
+	// Who was there has another ID now, or is elsewhere. Two that are new are both kept:
+	// answers that contradict themselves must not make a plan each.
+	maps.DeleteFunc(c.Nodes, func(other int32, n ClusterNode) bool {
+		return other != id && host != "" && n.Host == host && n.Port == port && !within(n.Since, now, settleNode)
+	})
 	c.Nodes[id] = ClusterNode{Host: host, Port: port, Since: now}
 	return true
 }

@@ -173,3 +173,29 @@ func TestAnswerOtherID(t *testing.T) {
 		t.Errorf("news %t, %s", news, c.text())
 	}
 }
+
+// TestHearOtherID: the same from clients' answers alone, as behind SASL. Nodes that are
+// said to be at one place all the time make no news.
+func TestHearOtherID(t *testing.T) {
+	c := &Cluster{Nodes: map[int32]ClusterNode{}}
+	for i, x := range []struct {
+		id    int32
+		host  string
+		after time.Duration // noon
+		news  bool
+		want  string
+	}{
+		{1, "a", 0, true, "1=a:9092"},
+		{4, "a", time.Minute, true, "4=a:9092"},
+		{1, "a", time.Minute + time.Second, true, "1=a:9092 4=a:9092"}, // an older broker's word, or two at one place
+		{4, "a", time.Hour, false, "1=a:9092 4=a:9092"},
+		{1, "a", time.Hour, false, "1=a:9092 4=a:9092"},
+		{5, "", time.Hour, true, "1=a:9092 4=a:9092 5=:9092"},
+		{6, "", 2 * time.Hour, true, "1=a:9092 4=a:9092 5=:9092 6=:9092"},
+		{4, "b", 3 * time.Hour, true, "1=a:9092 4=b:9092 5=:9092 6=:9092"},
+	} {
+		if news := c.hear(x.id, x.host, 9092, noon.Add(x.after)); news != x.news || c.text() != x.want {
+			t.Errorf("%d: news %t, %s; want %t, %s", i, news, c.text(), x.news, x.want)
+		}
+	}
+}
