@@ -123,6 +123,61 @@ func TestKafkaFull(t *testing.T) {
 	}
 }
 
+// TestKafkaFullReset: a client that resets while it has more requests under way than
+// are taken is gone also if it is a write of an answer that finds it out.
+func TestKafkaFullReset(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := newKafkaStage(t, 1, fmt.Sprintf("%q", ln.Addr()), "")
+	c := s.connect(-1)
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	gone := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, b)
+		gone <- err
+	}()
+	var sent []byte
+	for i := range int32(4000) {
+		sent = append(sent, kafkaRequest(plainAPI, 0, i, nil)...)
+	}
+	if _, err := c.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	full := false
+	for deadline := time.Now().Add(5 * time.Second); !full && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		s.loops[0].call(func() {
+			for p := range s.loops[0].all() {
+				full = full || p.kafka != nil && p.kafka.up.full
+			}
+		})
+	}
+	if !full {
+		t.Fatal("the codec has taken 4,000 requests")
+	}
+	// The loop stands still until both are there: the answer, which comes first in
+	// its list of events, and the reset.
+	s.loops[0].call(func() {
+		if _, err := b.Write(kafkaAnswer(0, []byte("answer"))); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+		_ = c.SetLinger(0)
+		c.Close()
+		time.Sleep(20 * time.Millisecond)
+	})
+	s.end(engine.ResetByClient, 1)
+	if err := <-gone; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the broker: %v, want a reset", err)
+	}
+}
+
 // TestKafkaEnds: both ways the end of a flow and a reset are passed on, after what
 // came before.
 func TestKafkaEnds(t *testing.T) {

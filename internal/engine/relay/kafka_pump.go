@@ -73,6 +73,7 @@ func (l *loop) moveFrames(p *pair, from, to *side, f *brokerFlow) (more bool) {
 		var e unix.Errno
 		switch {
 		case from.dropped || p.state != stateOpen:
+			l.answersOver(p, from)
 			return false
 		case from.held != nil || from.inPipe() > 0:
 			if !to.writable {
@@ -84,10 +85,7 @@ func (l *loop) moveFrames(p *pair, from, to *side, f *brokerFlow) (more bool) {
 		case f.canGoOn() && !to.finSent:
 			e = l.understandFrames(p, from, to, f, f.input())
 		case from.eof: // a part of a frame that is left is of no use to anybody
-			if from == &p.server && p.kafka.up.full {
-				p.kafka.up.unanswered()
-				p.kafka.wake = true
-			}
+			l.answersOver(p, from)
 			l.passEnd(p, from, to)
 			return false
 		case !from.readable || f.full:
@@ -302,13 +300,22 @@ func (l *loop) askCodec(p *pair, from *side, f *brokerFlow, in []byte) (s kafka.
 	if idle && f.need == 0 && !f.full {
 		f.need = len(in) + 1
 	}
-	if f.full && p.server.eof {
+	if f.full && (p.server.eof || p.server.dropped) {
 		f.unanswered()
 	}
 	if s.Own {
 		k.down.again = true
 	}
 	return s, err
+}
+
+// answersOver follows on the end of what is read from a leg. If it is the server's,
+// requests wait for answers no more; or a client that is gone would not be found.
+func (l *loop) answersOver(p *pair, from *side) {
+	if from == &p.server && p.state == stateOpen && p.kafka.up.full {
+		p.kafka.up.unanswered()
+		p.kafka.wake = true
+	}
 }
 
 // unanswered has the requests that are left go out unread, as there are no more
