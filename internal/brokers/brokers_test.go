@@ -177,7 +177,7 @@ func TestErrors(t *testing.T) {
 		"node without a port":  {nil, nil, script{apis(0, 8), nodes(Node{ID: 4, Host: "a"})}, NotKafka, `names node 4 at "a" port 0`},
 		"node below 0":         {nil, nil, script{apis(0, 8), nodes(Node{ID: -1, Host: "a", Port: 1})}, NotKafka, "names node -1"},
 		"text for TLS":         {nil, good, script{raw("220 mail.example ESMTP\r\n")}, NoTLS, `does not speak it: it answers "220 m"`},
-		"closes for TLS":       {nil, good, script{raw("")}, NoTLS, "closed the connection: it may not speak TLS"},
+		"closes for TLS":       {nil, good, script{raw("")}, Closed, "closed the connection: it may not speak TLS"},
 		"wrong name":           {server, &tls.Config{RootCAs: roots, ServerName: "other.test"}, nil, BadTLS, "is not trusted: certificate is valid for broker.test, not other.test"},
 		"unknown CA":           {server, &tls.Config{RootCAs: others, ServerName: "broker.test"}, nil, BadTLS, "is not trusted"},
 		"TLS too old":          {old, &tls.Config{RootCAs: roots, ServerName: "broker.test", MinVersion: tls.VersionTLS13}, nil, BadTLS, "refuses the handshake: protocol version not supported"},

@@ -20,16 +20,16 @@ type Kind string
 
 // The kinds.
 const (
-	// Closed: the connection ended at the first request. Brokers do that to who
-	// speaks no TLS where they do, if they do not say so in TLS.
+	// Closed: the connection ended at the first request, or in the handshake. Brokers
+	// do that to who speaks no TLS where they do, or the reverse, if they do not say
+	// so; a forwarder does, when it has nowhere to go.
 	Closed Kind = "closed"
 	// WantsSASL: it ended at the second request. Kafka's own brokers do that to who
 	// does not authenticate.
 	WantsSASL Kind = "wants SASL"
 	// WantsTLS: the answer to a request in plain text is TLS.
 	WantsTLS Kind = "wants TLS"
-	// NoTLS: the handshake failed because the other end does not speak TLS, or ended
-	// the connection.
+	// NoTLS: the handshake failed because the other end does not speak TLS.
 	NoTLS Kind = "no TLS"
 	// BadTLS: the handshake failed for another reason, such as a certificate.
 	BadTLS Kind = "TLS failed"
@@ -90,7 +90,7 @@ func handshakeError(err error) *Error {
 	case timedOut(err):
 		return &Error{Timeout, stepTLS, "did not answer in time"}
 	case ended(err):
-		return &Error{NoTLS, stepTLS, "closed the connection: it may not speak TLS"}
+		return &Error{Closed, stepTLS, "closed the connection: it may not speak TLS"}
 	case remote(err):
 		return &Error{BadTLS, stepTLS, "refuses the handshake: " + tlsText(err)}
 	}

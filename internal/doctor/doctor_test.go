@@ -154,6 +154,7 @@ func TestHops(t *testing.T) {
 		{"dropped", func(w *world) { w.at[node2] = nil }, []string{"2 connect: no connection to 10.20.0.2:9092: no answer", "a firewall"}},
 		{"not Kafka", func(w *world) { w.serve(t, node2, say("HTTP/1.1 400 Bad Request\r\n\r\n")) }, []string{"2 kafka: 10.20.0.2:9092: ApiVersions:", "another program"}},
 		{"TLS", func(w *world) { w.serve(t, node2, say("\x15\x03\x03\x00\x02\x02\x28")) }, []string{"2 kafka: 10.20.0.2:9092: ApiVersions:", "kafkas://"}},
+		{"closed", func(w *world) { w.serve(t, node2, say("")) }, []string{"2 kafka: 10.20.0.2:9092: ApiVersions: the connection was closed without an answer", "whether node 2 is known and up"}},
 		{"another node", func(w *world) { w.at[node2] = w.at["10.20.0.3:9092"] }, []string{"2 node: the broker at 10.20.0.2:9092 says that it is not node 2"}},
 		{
 			"another cluster",

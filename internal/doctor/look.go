@@ -40,7 +40,7 @@ func (e *examiner) look(ctx context.Context, p Place, name string, who *expected
 	addrs, err := e.addresses(ctx, p.Host)
 	if err != nil {
 		advice := adviceName
-		if who != nil {
+		if who != nil && e.q.Plan != nil {
 			advice += adviceNode
 		}
 		p.Tries = []Try{{Hop: HopName, Text: fmt.Sprintf("the name %s has no address here: %s", p.Host, lookupText(err)), advice: advice}}
@@ -94,7 +94,7 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, wh
 	t := Try{Addr: addr}
 	conn, err := e.connect(ctx, addr, name)
 	if err != nil {
-		t.Hop, t.Text, t.advice = HopConnect, fmt.Sprintf("no connection to %s: %s", addr, dialText(err)), dialAdvice(err, addr)
+		t.Hop, t.Text, t.advice = HopConnect, fmt.Sprintf("no connection to %s: %s", addr, dialText(err)), dialAdvice(err, addr, who)
 		return t
 	}
 	defer conn.Close()
@@ -102,7 +102,7 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, wh
 	defer cancel()
 	t.cluster, err = brokers.Ask(ctx, conn)
 	if err != nil {
-		e.unanswered(&t, err)
+		e.unanswered(&t, err, who)
 		return t
 	}
 	if who == nil {
@@ -124,18 +124,26 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, wh
 }
 
 // unanswered fills in what a broker did instead of answering.
-func (e *examiner) unanswered(t *Try, err error) {
+func (e *examiner) unanswered(t *Try, err error, who *expected) {
 	kind := brokers.KindOf(err)
 	if kind == brokers.WantsSASL {
 		t.WantsSASL = true
 		return
 	}
 	t.Hop = HopKafka
-	if said := (*brokers.Error)(nil); errors.As(err, &said) && said.Step == "TLS" {
+	said := (*brokers.Error)(nil)
+	if errors.As(err, &said) && said.Step == "TLS" {
 		t.Hop = HopTLS
 	}
+	if kind == brokers.Closed && who != nil {
+		// Another broker has answered to the same: it is hardly TLS.
+		t.Text = fmt.Sprintf("%s: %s: the connection was closed without an answer", t.Addr, said.Step)
+		t.advice = fmt.Sprintf("if midspan listens there, see with `midspan status` on its VM whether node %d is known and up; "+
+			"else look into the broker's log, and whether this port speaks TLS where the first one does", who.node)
+		return
+	}
 	t.Text = fmt.Sprintf("%s: %s", t.Addr, err)
-	t.advice = kindAdvice(kind)
+	t.advice = kindAdvice(kind, t.Hop)
 }
 
 // mechanisms asks the broker that t found.
@@ -160,9 +168,15 @@ const (
 )
 
 // kindAdvice is what to do where a broker does not answer.
-func kindAdvice(k brokers.Kind) string {
+func kindAdvice(k brokers.Kind, at Hop) string {
 	switch k {
-	case brokers.WantsTLS, brokers.Closed:
+	case brokers.Closed:
+		other := "kafkas:// if this listener speaks TLS"
+		if at == HopTLS {
+			other = "kafka:// if this listener speaks plain text"
+		}
+		return "ask with " + other + "; else look into the broker's log, or at `midspan status` if midspan listens there"
+	case brokers.WantsTLS:
 		return "ask with kafkas:// if this listener speaks TLS; else look into the broker's log"
 	case brokers.NoTLS:
 		return "ask with kafka:// if this listener speaks plain text"
@@ -177,8 +191,10 @@ func kindAdvice(k brokers.Kind) string {
 }
 
 // dialAdvice is what to do where there is no connection.
-func dialAdvice(err error, addr netip.AddrPort) string {
+func dialAdvice(err error, addr netip.AddrPort, who *expected) string {
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED) && who == nil:
+		return "nothing listens there: start what should, or look at host and port"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there: start the broker, or correct the port that it advertises"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
