@@ -108,6 +108,9 @@ func (u *ui) question(args []string, secure *plan.UpstreamTLS) (q doctor.Questio
 // target reads kafka://HOST:PORT; kafkas:// turns TLS on.
 func target(text string, secure *plan.UpstreamTLS) (host string, port uint16, err error) {
 	bad := fmt.Errorf("%q: write kafka://HOST:PORT, or kafkas:// for TLS", text)
+	if strings.Contains(text, ",") {
+		return "", 0, fmt.Errorf("%q: write one broker; it knows the others", text)
+	}
 	t, err := url.Parse(text)
 	switch {
 	case err != nil, t.Hostname() == "", strings.Trim(t.Path, "/") != "", t.RawQuery != "", t.Fragment != "":
