@@ -177,7 +177,7 @@ func TestKafkaProblems(t *testing.T) {
 		{"    listen: 1\n    to: a:1\n    nodes: { 1: b:2 }\n", "are for mode kafka"},
 		{"    mode: kafka\n    engine: nft\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "cannot read what is sent"},
 		{"    mode: kafka\n    listen: 1-2\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "listens on one port"},
-		{"    mode: kafka\n    listen: 5\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "which route \"r\" has already"},
+		{"    mode: kafka\n    listen: 5\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "and on 5 already"},
 		{"    mode: kafka\n    listen: 1\n    to: a\n    advertise: { host: x, ports: 5-6 }\n", "has no port"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-5000 }\n", "4996 ports"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6, first_node: 2147483647 }\n", "lower first_node"},

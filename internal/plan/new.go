@@ -348,7 +348,12 @@ func (b *builder) conflict(l, other listener) {
 	if other.owner == "health" || other.owner == "admin" {
 		hint += fmt.Sprintf(", or set `%s: \":PORT\"`", other.owner)
 	}
-	b.problems.Addf(l.pos, "%s listens on %s, which %s has already (%s); %s", l.owner, strings.TrimPrefix(l.String(), "*:"), other.owner, where, hint)
+	on := func(l listener) string { return strings.TrimPrefix(l.String(), "*:") }
+	has := fmt.Sprintf("which %s has already", other.owner)
+	if l.owner == other.owner {
+		has = fmt.Sprintf("and on %s already", on(other))
+	}
+	b.problems.Addf(l.pos, "%s listens on %s, %s (%s); %s", l.owner, on(l), has, where, hint)
 }
 
 // circles refuses servers that lead back to their own route, by way of listeners

@@ -41,7 +41,7 @@ func TestRefused(t *testing.T) {
 		},
 		"one route, twice": {
 			"routes:\n  a: {listen: [80, \"*:80\"], to: h:80}\n",
-			`f.yaml:2:20: route "a" listens on 80, which route "a" has already (line 2); choose another port`,
+			`f.yaml:2:20: route "a" listens on 80, and on 80 already (line 2); choose another port`,
 		},
 		"the default of health": {
 			"routes:\n  a: {listen: 8080, to: h:80}\n",
