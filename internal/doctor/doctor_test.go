@@ -183,6 +183,25 @@ func TestHops(t *testing.T) {
 	}
 }
 
+// TestDialAdvice: a node's port may be advertised wrongly, the first broker's not; and
+// what resets has been reached.
+func TestDialAdvice(t *testing.T) {
+	at := netip.MustParseAddrPort("10.20.0.2:9092")
+	for _, c := range []struct {
+		err  error
+		who  *expected
+		want string
+	}{
+		{syscall.ECONNREFUSED, nil, "look at host and port"},
+		{syscall.ECONNREFUSED, &expected{node: 2}, "correct the port that it advertises"},
+		{syscall.ECONNRESET, nil, "see `midspan status` on its VM"},
+	} {
+		if got := dialAdvice(c.err, at, c.who); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q has no %q", c.err, got, c.want)
+		}
+	}
+}
+
 // TestBootstrap: without a first broker there is nothing else to look at.
 func TestBootstrap(t *testing.T) {
 	w := newWorld()

@@ -197,6 +197,8 @@ func dialAdvice(err error, addr netip.AddrPort, who *expected) string {
 		return "nothing listens there: start what should, or look at host and port"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there: start the broker, or correct the port that it advertises"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "something listens there and resets the connection: if it is midspan, see `midspan status` on its VM"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return fmt.Sprintf("there is no way there from this machine: see `ip route get %s`", addr.Addr())
 	case timedOut(err):
