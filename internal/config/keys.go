@@ -37,7 +37,7 @@ var (
 	kIdle    = offOr(duration(time.Second, 30*24*time.Hour))
 	kFin     = offOr(duration(10*time.Millisecond, 30*24*time.Hour))
 	kListen  = orPort(scalar("a listen address", `^([0-9]+(-[0-9]+)?|(\*|[0-9.]+|\[[0-9a-fA-F:.]+\])?(%[^/:\s%\[\]]{1,15})?:[0-9]+(-[0-9]+)?)$`, ParseListen, Listen.String))
-	kPorts   = scalar("a range of ports", `^[0-9]+(-[0-9]+)?$`, parsePortRange, Ports.String)
+	kPorts   = orPort(scalar("a range of ports", `^[0-9]+(-[0-9]+)?$`, parsePortRange, Ports.String))
 	kTarget  = scalar("a server (HOST:PORT)", `^[^\s/]+$`, ParseTarget, Target.String)
 	kAddr    = scalar("an IP address", ipPattern+`$`, parseAddr, netip.Addr.String)
 	kNet     = scalar("a network", ipPattern+`(/[0-9]{1,3})?$`, parseNetwork, netip.Prefix.String)
