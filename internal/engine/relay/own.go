@@ -78,7 +78,7 @@ func (o *ownListeners) reaches(from, to *route, seen map[*route]bool) bool {
 
 // at is the route of ours that a connect to that place would reach, or nil.
 func (o *ownListeners) at(to netip.AddrPort) *route {
-	a := to.Addr()
+	a := to.Addr().Unmap() // ::ffff:192.0.2.1 leads where 192.0.2.1 does
 	for _, l := range o.ports[to.Port()] {
 		everywhere := !l.addr.IsValid() || l.addr.IsUnspecified()
 		if l.addr == a || (everywhere && (a.IsLoopback() || a.IsUnspecified() || o.host[a])) {
