@@ -32,6 +32,10 @@ const (
 	minRequest = requestHead - sizeLen
 )
 
+// requestPart is as much of a Produce request as may be asked for at once, in bytes, or
+// twice what is there: nothing is held for bytes that are only promised.
+const requestPart = 4 << 10
+
 // maxRequestHead is how many bytes of a Produce request are looked at for its acks: a
 // client id and a transactional id of 32 KiB each may stand before them.
 const maxRequestHead = 128 << 10
@@ -167,7 +171,7 @@ func hasAnswer(r request, b []byte, total int) (answered bool, need int, err err
 	case need > maxRequestHead:
 		return false, 0, clientError("a Produce request (version %d) without acks in its first %d bytes", r.version, maxRequestHead)
 	case need > 0:
-		return false, need, nil
+		return false, min(need, max(requestPart, 2*len(b))), nil
 	}
 	return int16(w.value) != 0, 0, nil
 }

@@ -388,18 +388,18 @@ func (l *loop) growInput(p *pair, f *brokerFlow) []byte {
 		f.in = l.buffer(nil)
 	}
 	size := max(f.need, bufferSize)
-	if cap(f.in.full) < size {
+	whole := f.in.full[:cap(f.in.full)]
+	if len(whole) < size {
 		if size > bufferSize && !l.charge(p, f, int64(size)) {
 			return nil
 		}
-		bigger := make([]byte, len(f.in.rest), size)
-		copy(bigger, f.in.rest)
-		f.in.full = bigger
-	} else {
-		f.in.full = append(f.in.full[:0], f.in.rest...)
+		whole = make([]byte, size)
 	}
-	f.in.rest = f.in.full
-	return f.in.full[:cap(f.in.full)]
+	if !begins(whole, f.in.rest) { // or each read would copy all there is onto itself
+		copy(whole, f.in.rest)
+	}
+	f.in.full, f.in.rest = whole, whole[:len(f.in.rest)]
+	return whole
 }
 
 // charge counts n bytes, instead of what was counted before, on what may be held.
