@@ -153,7 +153,7 @@ func (l *loop) seek(p *pair) {
 func (p *pair) picker() *picker {
 	switch {
 	case p.kafka != nil:
-		return p.kafka.picker
+		return p.nodePicker()
 	case p.call != nil && p.call.picker != nil:
 		return p.call.picker
 	}

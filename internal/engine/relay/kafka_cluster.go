@@ -78,6 +78,10 @@ type nodeAt struct {
 // have been of no use at that time.
 const repeat = time.Second
 
+// change is how often Hooks.Node is told of another place of a node: brokers may
+// disagree on it for long, and clients ask each of them.
+const change = 50 * time.Millisecond
+
 func newCluster(e *Engine, name string, loops int) *cluster {
 	c := &cluster{e: e, name: name, loop: make([]loopCounts, loops)}
 	c.nodes.Store(&map[int32]*node{})
@@ -150,11 +154,14 @@ func (c *cluster) hear(id int32, host string, port int32) {
 		return
 	}
 	n, now := c.node(id), c.e.clock()
-	if h := n.heard.Load(); h != nil && h.host == host && h.port == port && now-h.at < repeat {
-		return
+	h := n.heard.Load()
+	if h != nil && (now-h.at < change || now-h.at < repeat && h.host == host && h.port == port) {
+		return // if it is true, the next answer says it again
 	}
 	host = strings.Clone(host) // it may be a part of an answer
-	n.heard.Store(&hearsay{host, port, now})
+	if !n.heard.CompareAndSwap(h, &hearsay{host, port, now}) {
+		return // somebody else has just told
+	}
 	c.e.hooks.Node(engine.Node{Route: c.name, ID: id, Host: host, Port: uint16(port)})
 }
 

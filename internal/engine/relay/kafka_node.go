@@ -22,8 +22,14 @@ type brokerLeg struct {
 	wake     bool       // up may be full no more
 }
 
-// awaitNode is how often a connection looks for a plan that knows its node.
+// awaitNode is how soon a connection looks first for a plan that knows its node.
 const awaitNode = 20 * time.Millisecond
+
+// nextLook is when one that has waited so long looks again: the longer it waits, the
+// less does it matter, and thousands may wait for a node that nobody knows.
+func nextLook(waited time.Duration) time.Duration {
+	return min(max(awaitNode, waited/4), watchDialing)
+}
 
 // findNode finds out which node p is for, and where that is. If that is not known,
 // p waits for a plan that has it, and findNode is false.
@@ -65,6 +71,17 @@ func (l *loop) findNode(p *pair) bool {
 	return false
 }
 
+// nodePicker chooses the server of a connection of mode kafka. A node may have moved
+// while the connection waited for room, and another be where it was.
+func (p *pair) nodePicker() *picker {
+	if n := p.kafka.node; n != nil {
+		if at, known := p.route().set.Load().nodes[n.id]; known && at.named {
+			return at.picker
+		}
+	}
+	return p.kafka.picker
+}
+
 // listensOn tells whether a port is one of the route's. One that drains has none,
 // and yet connections that were made before.
 func (s *settings) listensOn(port uint16) bool {
@@ -91,7 +108,7 @@ func (l *loop) nodeTimer(p *pair) {
 		l.seek(p)
 	case l.now < p.dial.deadline:
 		p.set.cluster.want(p.kafka.node)
-		l.timers.set(p, min(l.now+awaitNode, p.dial.deadline))
+		l.timers.set(p, min(l.now+nextLook(l.now-p.dial.began), p.dial.deadline))
 	case known:
 		l.abort(p, noServer) // its name has no address
 	default:
