@@ -102,7 +102,9 @@ func (f *kafkaFlow) fill() error {
 			return err
 		}
 		n, err := f.from.Read(f.buf[f.w:])
-		f.w += n
+		if f.w += n; n > 0 {
+			f.k.s.lastMove.Store(int64(f.k.s.now())) // though perhaps nothing goes out yet
+		}
 		if err != nil || n < fullRecord || f.w == len(f.buf) {
 			return err
 		}
@@ -158,11 +160,12 @@ func (f *kafkaFlow) release() {
 	f.buf, f.pool, f.sent, f.r, f.w, f.charged = nil, nil, 0, 0, 0, 0
 }
 
-// rest makes the flow hold no more than what is in hand: nothing, as a rule.
+// rest makes the flow hold no more than what is in hand, nothing as a rule, or twice
+// that: what comes in small pieces is not worth memory of its own for each.
 func (f *kafkaFlow) rest() {
 	if f.r == f.w {
 		f.release()
-	} else if f.pool != nil {
+	} else if f.pool != nil && f.w-f.r <= kafkaBuffer/2 {
 		f.replace(make([]byte, f.w-f.r), f.buf[f.r:f.w])
 	}
 }

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // serveFrames is a broker that answers each request with as many bytes.
@@ -127,5 +131,80 @@ func TestIdleCostKafka(t *testing.T) {
 			}
 			t.Logf("%.1f KiB and %.1f descriptors for each of %d idle connections", perConn, perFD, n)
 		})
+	}
+}
+
+// TestKafkaSessionMoves: in a session too, bytes of a frame that is held are
+// movement: a large answer that comes slowly is not idle.
+func TestKafkaSessionMoves(t *testing.T) {
+	r := kmsg.NewPtrFindCoordinatorResponse()
+	r.Version = 4
+	for i := range int32(10) {
+		r.Coordinators = append(r.Coordinators, kmsg.FindCoordinatorResponseCoordinator{NodeID: i % stageNodes, Host: "broker.internal", Port: 9092})
+	}
+	answer := kafkaAnswer(1, encode(r))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a := newAuthority(t)
+	s := newKafkaStage(t, 1, fmt.Sprintf("%q", ln.Addr()), "idle_timeout: 2s, tls: "+a.leaf("s.pem", "a.test"))
+	c := tls.Client(s.connect(-1), &tls.Config{RootCAs: a.pool(), ServerName: "a.test"})
+	if _, err := c.Write(kafkaRequest(10, 4, 1, make([]byte, 10))); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := readKafka(b); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		for i := range 8 {
+			time.Sleep(400 * time.Millisecond)
+			if _, err := b.Write(answer[i*len(answer)/8 : (i+1)*len(answer)/8]); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	frame, err := readKafka(c)
+	if err != nil || !strings.Contains(string(frame), stageHost) {
+		t.Errorf("the answer is %q, %v", frame, err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("the broker: %v", err)
+	}
+}
+
+// TestKafkaSessionRests: a flow that gets small pieces of a frame does not have memory
+// made for each; one that has little in hand holds no more than that.
+func TestKafkaSessionRests(t *testing.T) {
+	f := &kafkaFlow{k: &kafkaFlows{s: &session{l: &loop{e: &Engine{}}}}}
+	cycle := func() {
+		if err := f.makeRoom(); err != nil {
+			t.Fatal(err)
+		}
+		f.rest()
+	}
+	cycle()
+	if f.buf != nil {
+		t.Errorf("a flow with nothing in hand holds %d bytes", len(f.buf))
+	}
+	if err := f.makeRoom(); err != nil {
+		t.Fatal(err)
+	}
+	f.w = 40 << 10
+	if n := testing.AllocsPerRun(100, cycle); n > 0 {
+		t.Errorf("%.0f allocations for each piece", n)
+	}
+	f.r = f.w - 100
+	if f.rest(); len(f.buf) != 100 || f.pool != nil {
+		t.Errorf("a flow with 100 bytes in hand holds %d", len(f.buf))
 	}
 }
