@@ -200,7 +200,7 @@ func (l *loop) refuse(p *pair, why reason, detail string) {
 // tellEvery is how often a route says that it refuses for the same reason.
 const tellEvery = 10 * time.Second
 
-// tell logs why p is refused. Whoever is refused may try thousands of times a
+// tell logs why p is refused, or broken off if it has had a server. Whoever is refused may try thousands of times a
 // second, so for each route and reason there is a line in tellEvery; the access
 // log has them all.
 func (l *loop) tell(p *pair, why reason, detail string) {
@@ -222,5 +222,9 @@ func (l *loop) tell(p *pair, why reason, detail string) {
 			args = append(args, a.key, a.value)
 		}
 	}
-	l.e.log.Warn("a connection was refused", args...)
+	what := "a connection was refused"
+	if p.connectTime > 0 {
+		what = "a connection was broken off"
+	}
+	l.e.log.Warn(what, args...)
 }

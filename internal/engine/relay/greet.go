@@ -33,7 +33,7 @@ func (l *loop) greet(p *pair) {
 	case from.held != nil:
 		before := from.moved
 		l.wrote(from, n-size)
-		l.count(p, from, before)
+		l.count(p, p.books(), from, before)
 	}
 }
 

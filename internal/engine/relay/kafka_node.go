@@ -162,12 +162,12 @@ func (l *loop) countRewritten(p *pair) {
 	}
 }
 
-// bookNode counts bytes of p, that went up or down, on its node.
-func (l *loop) bookNode(p *pair, up bool, n uint64) {
-	if p.kafka.node == nil {
+// bookNode counts bytes that went up or down on the node that k is for, if any.
+func (l *loop) bookNode(k *brokerLeg, up bool, n uint64) {
+	if k.node == nil {
 		return
 	}
-	x := &p.kafka.node.loop[l.id]
+	x := &k.node.loop[l.id]
 	if up {
 		x.up.Add(n)
 	} else {

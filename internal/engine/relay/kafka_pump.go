@@ -58,9 +58,9 @@ func (k *brokerLeg) flow(p *pair, from *side) *brokerFlow {
 // read while something that was read before can go out. What cannot, since a part
 // of a frame tells too little, is bounded by what the codec may need.
 func (l *loop) pumpKafka(p *pair, from, to *side) (more bool) {
-	k, before := p.kafka, from.moved
+	k, on, before := p.kafka, p.books(), from.moved
 	more = l.moveFrames(p, from, to, k.flow(p, from))
-	l.count(p, from, before)
+	l.count(p, on, from, before)
 	if k.wake { // the other flow can go on
 		k.wake = false
 		return p.state == stateOpen

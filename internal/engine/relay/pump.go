@@ -62,8 +62,7 @@ func (l *loop) pump(p *pair, from, to *side) (more bool) {
 	if p.kafka != nil {
 		return l.pumpKafka(p, from, to)
 	}
-	before := from.moved
-	defer l.count(p, from, before)
+	defer l.count(p, p.books(), from, from.moved)
 	for range turn {
 		if from.dropped || p.state != stateOpen {
 			return false
@@ -103,30 +102,39 @@ func (l *loop) passEnd(p *pair, from, to *side) {
 	to.finSent = true
 }
 
-// count books what a pump moved.
-func (l *loop) count(p *pair, from *side, before uint64) {
+// books are what the bytes of a pair are counted on, beside its route. A pair that
+// ends in a pump has them no more when it is time to count.
+type books struct {
+	call  *caller
+	kafka *brokerLeg
+}
+
+func (p *pair) books() books { return books{p.call, p.kafka} }
+
+// count books what a pump moved, on the books of before.
+func (l *loop) count(p *pair, on books, from *side, before uint64) {
 	n := from.moved - before
 	if n == 0 {
 		return
 	}
 	p.lastMove = l.now
-	l.book(p, from == &p.client, n)
+	l.book(p.route(), on, from == &p.client, n)
 }
 
-// book counts bytes of p, that went up or down. It may be called from any
-// goroutine.
-func (l *loop) book(p *pair, up bool, n uint64) {
-	c := &p.route().shards[l.id]
+// book counts bytes that went up or down on r and what else there is. It may be
+// called from any goroutine.
+func (l *loop) book(r *route, on books, up bool, n uint64) {
+	c := &r.shards[l.id]
 	if up {
 		c.up.Add(n)
 	} else {
 		c.down.Add(n)
 	}
-	if p.kafka != nil {
-		l.bookNode(p, up, n)
+	if on.kafka != nil {
+		l.bookNode(on.kafka, up, n)
 	}
-	if p.call != nil && p.call.consumer != nil {
-		f := &p.call.consumer.shards[l.id]
+	if on.call != nil && on.call.consumer != nil {
+		f := &on.call.consumer.shards[l.id]
 		if up {
 			f.up.Add(n)
 		} else {

@@ -261,7 +261,7 @@ func (s *session) moved(up bool, n int) {
 	} else {
 		s.down.Add(uint64(n))
 	}
-	s.l.book(&s.p, up, uint64(n))
+	s.l.book(s.p.route(), s.p.books(), up, uint64(n))
 }
 
 // arm sets the timer for the idle timeout that holds now; s.mu is held.
