@@ -280,3 +280,16 @@ func TestKafkaOneNodeAServer(t *testing.T) {
 		t.Errorf("the nodes are %v", ids)
 	}
 }
+
+// TestKafkaLocalPorts: the machine's own connections may be at ports that are bound late.
+func TestKafkaLocalPorts(t *testing.T) {
+	for text, want := range map[string]int{cluster: 0, strings.Replace(cluster, "19100-19163", "32700-32768", 1): 1} {
+		f, err := config.Parse("t.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, warnings, err := New(f); err != nil || len(warnings) != want {
+			t.Errorf("%s\n%v, %v", text, warnings, err)
+		}
+	}
+}

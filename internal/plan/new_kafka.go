@@ -15,6 +15,8 @@ const (
 	// maxNodePorts bounds the sockets of one route, of which each port has one a loop.
 	maxNodePorts    = 1024
 	defaultDiscover = time.Minute
+	// localPorts is where net.ipv4.ip_local_port_range begins by default (ip-sysctl).
+	localPorts = 32768
 )
 
 // kafka fills in the cluster of a route of mode kafka, and the listeners of its
@@ -88,6 +90,9 @@ func (b *builder) nodePorts(c *config.Route, r *Route, k *Kafka) {
 	}
 	if int64(k.First)+int64(n)-1 > 1<<31-1 {
 		b.problems.Addf(a.FirstNode.Pos, "route %q: the last port would be for node %d, and ids end at %d; lower first_node", r.Name, int64(k.First)+int64(n)-1, int64(1<<31-1))
+	}
+	if k.Ports.To >= localPorts {
+		b.warnings.Addf(a.Ports.Pos, "route %q: a connection of this machine's own may have one of the ports %s when midspan starts (net.ipv4.ip_local_port_range is %d-60999 on most systems); choose lower ones, or put them into net.ipv4.ip_local_reserved_ports", r.Name, k.Ports, localPorts)
 	}
 	for _, p := range a.NodePorts {
 		port, node := uint16(p.Port.V), int32(p.Node.V)
