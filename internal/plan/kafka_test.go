@@ -187,7 +187,7 @@ func TestKafkaProblems(t *testing.T) {
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: off }\n", "nobody knows where the brokers are"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    kafka: { learn: [off, x.y] }\n", "stands among hosts"},
 		{"    mode: kafka\n    listen: 1\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n    nodes: { 1: 127.0.0.1:6 }\n", "server 127.0.0.1:6 is where route \"r\" listens (line 8), so connections would go in a circle"},
-		{"    mode: kafka\n    listen: [1, \"10.0.0.2:5\"]\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "which route \"r\" has already"},
+		{"    mode: kafka\n    listen: [1, \"10.0.0.2:5\"]\n    to: a:1\n    advertise: { host: x, ports: 5-6 }\n", "and on 10.0.0.2:5 already"},
 		{"    mode: kafka\n    listen: 1\n    to: { b: a:1 }\n    advertise: { host: x, ports: 5-6 }\n", "mode kafka has one set"},
 	} {
 		_, err := kafkaPlan(t, "health: off\nadmin: off\nroutes:\n  r:\n"+tt.text)

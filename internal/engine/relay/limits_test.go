@@ -165,6 +165,24 @@ func TestRouteLimitQueue(t *testing.T) {
 // TestRateQueue: a crowd above the rate waits, is served to the last, and no
 // faster than at the rate; meanwhile every loop gets its turn, and rests.
 func TestRateQueue(t *testing.T) {
+	// A loop that gets no processor in time, on a machine with other work, loses some
+	// turns; one that starves loses them at each try.
+	const tries = 3
+	for try := 1; ; try++ {
+		unfair := rateQueue(t)
+		switch {
+		case unfair == "" || t.Failed():
+			return
+		case try == tries:
+			t.Fatal(unfair)
+		}
+		t.Log(unfair)
+	}
+}
+
+// rateQueue tells how the loops' turns were unfair.
+func rateQueue(t *testing.T) (unfair string) {
+	t.Helper()
 	const rate, waiting = 100, 160
 	l := newLimited(t, fmt.Sprintf("rate: %d/s", rate))
 	began, cpu := time.Now(), cpuTime()
@@ -187,12 +205,12 @@ func TestRateQueue(t *testing.T) {
 			t.Fatalf("connection %d came after %s, want %s", rate+i, after, at)
 		}
 	}
-	wantTurns(t, l.starts[rate:], 4)
+	return unfairTurns(t, l.starts[rate:], 4)
 }
 
-// wantTurns wants the loops of connections that all had to wait to have taken
-// turns, as long as each had some.
-func wantTurns(t *testing.T, starts []*engine.Record, loops uint64) {
+// unfairTurns tells how the loops of connections that all had to wait have not taken
+// turns, as long as each had some; "": they have.
+func unfairTurns(t *testing.T, starts []*engine.Record, loops uint64) string {
 	t.Helper()
 	of := func(some []*engine.Record) []int {
 		n := make([]int, loops)
@@ -208,8 +226,9 @@ func wantTurns(t *testing.T, starts []*engine.Record, loops uint64) {
 	each := slices.Min(of(starts)) / 2
 	turns := of(starts[:each*int(loops)])
 	if slices.Min(turns) < each-each/3-3 || slices.Max(turns) > each+each/3+3 {
-		t.Errorf("the loops took %d turns, want about %d each; they had %d waiting", turns, each, of(starts))
+		return fmt.Sprintf("the loops took %d turns, want about %d each; they had %d waiting", turns, each, of(starts))
 	}
+	return ""
 }
 
 func cpuTime() time.Duration {
