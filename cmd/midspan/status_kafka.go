@@ -9,28 +9,47 @@ import (
 
 	"midspan/internal/admin"
 	"midspan/internal/brokers"
+	"midspan/internal/daemon"
 	"midspan/internal/engine"
 )
 
-// nodeRows are the nodes of clusters. Those that nobody knows, and whose ports were
-// tried, share a row: a load balancer may test all ports there are.
+// nodeRows are the nodes of clusters. Those without a port share a row, and so do those
+// that nobody knows and whose ports were tried: a load balancer may test all ports there
+// are.
 func nodeRows(s admin.Status) (rows [][]string) {
 	for _, r := range s.Engine.Routes {
 		if r.Kafka == nil {
 			continue
 		}
-		var ids, ports []string
+		var unknown, portless []string
+		var ports []string // of unknown
 		conns := 0
+		unreached, active := s.Unreached[r.Name], map[int32]int{}
 		for _, n := range r.Kafka.Nodes {
 			id, port := strconv.Itoa(int(n.ID)), strconv.Itoa(int(n.Port))
+			if slices.ContainsFunc(unreached, func(u daemon.UnreachedNode) bool { return u.ID == n.ID && u.Port != 0 }) {
+				active[n.ID] = n.Active
+				continue
+			}
 			if n.Server == "" {
-				ids, ports, conns = append(ids, id), append(ports, port), conns+n.Active
+				unknown, ports, conns = append(unknown, id), append(ports, port), conns+n.Active
 				continue
 			}
 			rows = append(rows, []string{r.Name, id, port, n.Server, cmp.Or(n.By, "-"), nodeState(r, n), strconv.Itoa(n.Active)})
 		}
-		if len(ids) > 0 {
-			rows = append(rows, []string{r.Name, brief(ids), brief(ports), "-", "-", "NOT KNOWN", strconv.Itoa(conns)})
+		for _, u := range unreached {
+			id := strconv.Itoa(int(u.ID))
+			if u.Port == 0 {
+				portless = append(portless, id)
+				continue
+			}
+			rows = append(rows, []string{r.Name, id, strconv.Itoa(int(u.Port)), "-", "-", "MAY NOT BE LEARNED at " + u.At, strconv.Itoa(active[u.ID])})
+		}
+		if len(portless) > 0 {
+			rows = append(rows, []string{r.Name, brief(portless), "-", "-", "-", "NO PORT", "0"})
+		}
+		if len(unknown) > 0 {
+			rows = append(rows, []string{r.Name, brief(unknown), brief(ports), "-", "-", "NOT KNOWN", strconv.Itoa(conns)})
 		}
 	}
 	return rows

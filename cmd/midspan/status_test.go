@@ -55,6 +55,12 @@ func TestStatusOfNodes(t *testing.T) {
 		k.Nodes = append(k.Nodes, engine.NodeStatus{ID: 3 + id, Port: uint16(19103 + id), Active: 1})
 	}
 	var s admin.Status
+	s.Unreached = map[string][]daemon.UnreachedNode{"orders": {
+		{ID: 62, Port: 19162, At: "b62.elsewhere.example:9092"}, // its port was tried
+		{ID: 63, Port: 19163, At: "b63.elsewhere.example:9092"},
+		{ID: 70, At: "kafka1.corp.example.com:9092"},
+		{ID: 72},
+	}}
 	s.Engine.Routes = []engine.RouteStatus{{Name: "plain"}, {Name: "orders", Kafka: k, Endpoints: []engine.EndpointStatus{
 		{Server: "kafka1.corp.example.com:9092", Addr: up, Up: true},
 		{Server: "10.0.0.2:9092", Addr: dead},
@@ -70,12 +76,15 @@ func TestStatusOfNodes(t *testing.T) {
 	var out bytes.Buffer
 	(&ui{out: &out}).status(s)
 	const want = `
-ROUTE   NODE         PORT                SERVER                        FROM     STATE       CONNS
-orders  0            19100               kafka1.corp.example.com:9092  learned  up          12
-orders  1            19101               10.0.0.2:9092                 file     DOWN        0
-orders  2            19102               kafka-2.corp:9092             pattern  NO ADDRESS  0
-orders  1001         19190               10.0.0.4:9092                 file     FAILING     3
-orders  3 … 62 (60)  19103 … 19162 (60)  -                             -        NOT KNOWN   60
+ROUTE   NODE         PORT                SERVER                        FROM     STATE                                             CONNS
+orders  0            19100               kafka1.corp.example.com:9092  learned  up                                                12
+orders  1            19101               10.0.0.2:9092                 file     DOWN                                              0
+orders  2            19102               kafka-2.corp:9092             pattern  NO ADDRESS                                        0
+orders  1001         19190               10.0.0.4:9092                 file     FAILING                                           3
+orders  62           19162               -                             -        MAY NOT BE LEARNED at b62.elsewhere.example:9092  1
+orders  63           19163               -                             -        MAY NOT BE LEARNED at b63.elsewhere.example:9092  0
+orders  70, 72       -                   -                             -        NO PORT                                           0
+orders  3 … 61 (59)  19103 … 19161 (59)  -                             -        NOT KNOWN                                         59
 
 route audit: the cluster wants SASL; its nodes are known from clients' answers and ` + "`nodes`" + ` only
 

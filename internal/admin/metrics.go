@@ -154,6 +154,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.planned(to, s)
 	c.kafka.collectDiscovery(to, s.status.Clusters)
+	c.kafka.collectUnreached(to, s.status.Unreached)
 	for name, a := range s.status.Names {
 		to.gauge(c.nameAddresses, float64(len(a.Addrs)), name)
 		to.gauge(c.nameFailing, number(a.Problem != ""), name)

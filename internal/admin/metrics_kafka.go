@@ -55,6 +55,17 @@ func (k *kafkaDescs) collect(to sink, route string, s *engine.KafkaStatus) {
 	to.counter(k.unknown, s.Unknown, route)
 }
 
+// collectUnreached shows the nodes whose ports lead nowhere, as nodes that are not up.
+func (k *kafkaDescs) collectUnreached(to sink, unreached map[string][]daemon.UnreachedNode) {
+	for route, nodes := range unreached {
+		for _, n := range nodes {
+			if n.Port != 0 { // else clients are not told of it: see dropped
+				to.gauge(k.nodeUp, 0, route, strconv.Itoa(int(n.ID)))
+			}
+		}
+	}
+}
+
 // collectDiscovery shows when clusters have said which nodes they have.
 func (k *kafkaDescs) collectDiscovery(to sink, clusters map[string]daemon.ClusterState) {
 	for route, c := range clusters {

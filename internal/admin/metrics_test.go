@@ -100,6 +100,7 @@ func fixed() snapshot {
 				"orders": {ID: "x", Answered: time.Unix(1700000300, 0)},
 				"events": {Problem: "closed"},
 			},
+			Unreached: map[string][]daemon.UnreachedNode{"orders": {{ID: 7, Port: 19107, At: "k.elsewhere:9092"}, {ID: 30, At: "kafka3:9092"}}},
 			Names: map[string]daemon.Name{
 				"web1": {Addrs: []netip.Addr{a1, a2}, Since: time.Unix(1700000200, 0)},
 				"far":  {Problem: "SERVFAIL"},

@@ -29,6 +29,8 @@ type clusters struct {
 	all    map[string]*Cluster    // of every route that ever was in the file
 	due    bool                   // onChange is about to be called
 	said   map[string]bool        // what was logged since the last file
+
+	portless map[string][]plan.KnownNode // of the newest answer to a question of ours since the last file, by route
 }
 
 const (
@@ -59,7 +61,7 @@ func newClusters(log *slog.Logger, onChange func(), earlier map[string]Cluster) 
 func (c *clusters) use(p *plan.Plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.routes, c.said = map[string]*plan.Route{}, map[string]bool{}
+	c.routes, c.said, c.portless = map[string]*plan.Route{}, map[string]bool{}, map[string][]plan.KnownNode{}
 	if p == nil {
 		return
 	}
@@ -163,22 +165,17 @@ func (c *clusters) sayUnlearned(r *plan.Route) {
 	for _, h := range k.Learn {
 		learn = append(learn, strconv.Quote(h.String()))
 	}
-	known := c.all[r.Name].Nodes
-	for _, id := range slices.Sorted(maps.Keys(known)) {
-		n := known[id]
-		if n.Host == "" || k.Pattern != "" || k.Node(id) != nil || k.MayLearn(n.Host, n.Port) {
-			continue
-		}
+	for _, n := range c.unlearned(r) {
 		if k.IsOurs(n.Host, n.Port) {
-			if c.first(fmt.Sprintf("%s ours %d", r.Name, id)) {
-				c.log.Warn(fmt.Sprintf("the cluster says that node %d is at %s port %d, where clients reach this route; have the brokers advertise addresses of their own, or write where they are in `nodes`", id, n.Host, n.Port), "route", r.Name)
+			if c.first(fmt.Sprintf("%s ours %d", r.Name, n.ID)) {
+				c.log.Warn(fmt.Sprintf("the cluster says that node %d is at %s port %d, where clients reach this route; have the brokers advertise addresses of their own, or write where they are in `nodes`", n.ID, n.Host, n.Port), "route", r.Name)
 			}
 			continue
 		}
 		if host := strconv.Quote(n.Host); !slices.Contains(learn, host) {
 			learn = append(learn, host)
 		}
-		place := fmt.Sprintf("%d at %s", id, net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))))
+		place := fmt.Sprintf("%d at %s", n.ID, hostPort(n))
 		if c.first(r.Name + " " + place) {
 			places = append(places, place)
 		}
@@ -188,6 +185,21 @@ func (c *clusters) sayUnlearned(r *plan.Route) {
 			"; write kafka: { learn: ["+strings.Join(learn, ", ")+"] }, or where they are in `nodes`", "route", r.Name)
 	}
 }
+
+// unlearned are the nodes of r, by ID, that may not be learned where the cluster says
+// that they are. c.mu is held.
+func (c *clusters) unlearned(r *plan.Route) (nodes []plan.KnownNode) {
+	k, known := r.Kafka, c.all[r.Name].Nodes
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		n := known[id]
+		if n.Host != "" && k.Pattern == "" && k.Node(id) == nil && !k.MayLearn(n.Host, n.Port) {
+			nodes = append(nodes, plan.KnownNode{ID: id, Host: n.Host, Port: n.Port})
+		}
+	}
+	return nodes
+}
+
+func hostPort(n plan.KnownNode) string { return net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))) }
 
 // first tells whether something was not logged yet, and may be. c.mu is held.
 func (c *clusters) first(what string) bool {
@@ -207,6 +219,10 @@ func (c *clusters) answered(route string, a brokers.Cluster) (news bool) {
 	if r == nil {
 		return false
 	}
+	c.portless[route] = slices.DeleteFunc(knownNodes(a), func(n plan.KnownNode) bool {
+		_, ok := r.Kafka.PortOf(n.ID)
+		return ok
+	})
 	before := c.all[route].ID
 	news, another := c.all[route].answer(a, func(n brokers.Node) bool {
 		return c.valid(r, plan.KnownNode{ID: n.ID, Host: n.Host, Port: n.Port})
@@ -218,6 +234,13 @@ func (c *clusters) answered(route string, a brokers.Cluster) (news bool) {
 		c.sayUnlearned(r)
 	}
 	return news
+}
+
+func knownNodes(a brokers.Cluster) (nodes []plan.KnownNode) {
+	for _, n := range a.Nodes {
+		nodes = append(nodes, plan.KnownNode{ID: n.ID, Host: n.Host, Port: n.Port})
+	}
+	return nodes
 }
 
 // logNodes says which nodes are where they were not before.

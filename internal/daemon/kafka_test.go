@@ -156,7 +156,7 @@ const kafkaRoute = `routes: {orders: {mode: kafka, listen: PORT, to: "127.0.0.1:
 func TestNodes(t *testing.T) {
 	f := newFakeCluster(t)
 	dead := uint16(freePort(t))
-	f.set(brokers.Node{ID: 1, Host: "b1.test", Port: uint16(f.port)}, brokers.Node{ID: 2, Host: "127.0.0.1", Port: dead}, brokers.Node{ID: 30, Host: "b1.test", Port: 9})
+	f.set(brokers.Node{ID: 1, Host: "b1.test", Port: uint16(f.port)}, brokers.Node{ID: 2, Host: "127.0.0.1", Port: dead}, brokers.Node{ID: 30, Host: "b1.test", Port: 9}, brokers.Node{ID: 4, Host: "b4.elsewhere", Port: 9092})
 	wide := fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "1h", "kafka")
 	r, e, kept := kafkaRig(t, wide, nil)
 	r.zone.set("b1.test", "127.0.0.1")
@@ -171,7 +171,7 @@ func TestNodes(t *testing.T) {
 	}
 	e.mu.Unlock()
 	r.until("node 2 down", func() bool { err, known := r.NodeReady("orders", 2); return known && err != nil })
-	for id, want := range map[int32]string{1: "<nil> true", 2: "the node is not up true", 3: "no such node is known false", 30: "no such node is known false"} {
+	for id, want := range map[int32]string{1: "<nil> true", 2: "the node is not up true", 3: "no such node is known false", 4: "the node may not be learned at b4.elsewhere:9092 true", 30: "the node has no port true"} {
 		err, known := r.NodeReady("orders", id)
 		if got := fmt.Sprint(err, known); got != want {
 			t.Errorf("node %d: %s, want %s", id, got, want)
@@ -185,6 +185,9 @@ func TestNodes(t *testing.T) {
 	}
 	if s := r.Status().Clusters["orders"]; s.ID != "fake" || s.Problem != "" {
 		t.Errorf("%+v", s)
+	}
+	if got := fmt.Sprint(r.Status().Unreached); got != "map[orders:[{4 30004 b4.elsewhere:9092} {30 0 b1.test:9}]]" {
+		t.Errorf("unreached: %s", got)
 	}
 	for _, want := range []string{"nodes of the cluster are known", "1 at b1.test:", "node 30 has no port"} {
 		if !strings.Contains(r.log.String(), want) {

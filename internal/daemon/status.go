@@ -40,7 +40,10 @@ type Status struct {
 	Names    map[string]Name `json:"names"`
 	// Clusters are those of the routes that ask theirs for its nodes, by route.
 	Clusters map[string]ClusterState `json:"clusters,omitempty"`
-	NotReady string                  `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
+	// Unreached are the nodes that clusters tell of, and that clients do not get to, by
+	// route. Those without a port are known of clusters that are asked.
+	Unreached map[string][]UnreachedNode `json:"unreached_nodes,omitempty"`
+	NotReady  string                     `json:"not_ready,omitempty"` // why this machine should get no new connections; "": it should
 }
 
 // Name is what is known of a name.
@@ -93,6 +96,7 @@ func (d *Daemon) Status() Status {
 		s.NotReady = err.Error()
 	}
 	d.ask(func(e engine.Engine) { s.Engine = e.Status() })
+	s.Unreached = exceptPlaced(d.clusters.unreached(), s.Engine.Routes)
 	return s
 }
 
@@ -170,11 +174,17 @@ func (d *Daemon) NodeReady(name string, id int32) (error, bool) {
 		return errors.New("the route has no nodes: it is not of mode kafka"), false
 	}
 	n := r.Kafka.Node(id)
+	var unreached error
+	if n == nil {
+		if unreached = d.clusters.unreachedNode(name, id); unreached == nil {
+			return errors.New("no such node is known"), false
+		}
+	}
 	switch {
-	case n == nil:
-		return errors.New("no such node is known"), false
 	case err != nil:
 		return err, true
+	case unreached != nil:
+		return unreached, true
 	case !r.Servers[n.Server].Up(): // whatever its weight: there is no choice
 		return errors.New("the node is not up"), true
 	}
