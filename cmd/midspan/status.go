@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -156,13 +155,7 @@ func consumerRows(s admin.Status) [][]string {
 
 // brief is a list short enough for a table.
 func brief(list []string) string {
-	switch {
-	case len(list) == 0:
-		return "-"
-	case len(list) > 3:
-		return fmt.Sprintf("%s … %s (%d)", list[0], list[len(list)-1], len(list))
-	}
-	return strings.Join(list, ", ")
+	return cmp.Or(engine.Brief(list), "-")
 }
 
 func endpointRows(s admin.Status) [][]string {

@@ -61,7 +61,8 @@ func TestStatusOfNodes(t *testing.T) {
 		{ID: 70, At: "kafka1.corp.example.com:9092"},
 		{ID: 72},
 	}}
-	s.Engine.Routes = []engine.RouteStatus{{Name: "plain"}, {Name: "orders", Kafka: k, Endpoints: []engine.EndpointStatus{
+	listening := []string{"127.0.77.1:19092", "127.0.77.1:19100", "127.0.77.1:19101", "127.0.77.1:19102", "127.0.77.1:19103"}
+	s.Engine.Routes = []engine.RouteStatus{{Name: "plain"}, {Name: "orders", Kafka: k, Listening: listening, Endpoints: []engine.EndpointStatus{
 		{Server: "kafka1.corp.example.com:9092", Addr: up, Up: true},
 		{Server: "10.0.0.2:9092", Addr: dead},
 		{Server: "kafka-2.corp:9092"},
@@ -76,15 +77,15 @@ func TestStatusOfNodes(t *testing.T) {
 	var out bytes.Buffer
 	(&ui{out: &out}).status(s)
 	const want = `
-ROUTE   NODE         PORT                SERVER                        FROM     STATE                                             CONNS
-orders  0            19100               kafka1.corp.example.com:9092  learned  up                                                12
-orders  1            19101               10.0.0.2:9092                 file     DOWN                                              0
-orders  2            19102               kafka-2.corp:9092             pattern  NO ADDRESS                                        0
-orders  1001         19190               10.0.0.4:9092                 file     FAILING                                           3
-orders  62           19162               -                             -        MAY NOT BE LEARNED at b62.elsewhere.example:9092  1
-orders  63           19163               -                             -        MAY NOT BE LEARNED at b63.elsewhere.example:9092  0
-orders  70, 72       -                   -                             -        NO PORT                                           0
-orders  3 … 61 (59)  19103 … 19161 (59)  -                             -        NOT KNOWN                                         59
+ROUTE   NODE    PORT         SERVER                        FROM     STATE                                             CONNS
+orders  0       19100        kafka1.corp.example.com:9092  learned  up                                                12
+orders  1       19101        10.0.0.2:9092                 file     DOWN                                              0
+orders  2       19102        kafka-2.corp:9092             pattern  NO ADDRESS                                        0
+orders  1001    19190        10.0.0.4:9092                 file     FAILING                                           3
+orders  62      19162        -                             -        MAY NOT BE LEARNED at b62.elsewhere.example:9092  1
+orders  63      19163        -                             -        MAY NOT BE LEARNED at b63.elsewhere.example:9092  0
+orders  70, 72  -            -                             -        NO PORT                                           0
+orders  3-61    19103-19161  -                             -        NOT KNOWN                                         59
 
 route audit: the cluster wants SASL; its nodes are known from clients' answers and ` + "`nodes`" + ` only
 
@@ -92,6 +93,9 @@ route new: the cluster has not said yet which nodes it has: no server of ` + "`t
 
 route orders: the cluster said 5m0s ago which nodes it has, and not since: 10.0.0.1:9092: connection refused
 `
+	if on := " 127.0.77.1:19092, 127.0.77.1:19100-19103 "; !strings.Contains(out.String(), on) {
+		t.Errorf("%s\nwant in it:%s", out.String(), on)
+	}
 	if !strings.Contains(out.String(), want) {
 		t.Errorf("%s\nwant in it:%s", out.String(), want)
 	}

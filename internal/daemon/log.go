@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -66,11 +65,6 @@ func (d *Daemon) logListeners(msg string, listeners []string) {
 		of[route] = append(of[route], address)
 	}
 	for _, route := range routes {
-		on := of[route]
-		text := strings.Join(on, ", ")
-		if len(on) > 4 {
-			text = fmt.Sprintf("%s … %s (%d)", on[0], on[len(on)-1], len(on))
-		}
-		d.log.Info(msg, "route", route, "on", text)
+		d.log.Info(msg, "route", route, "on", engine.Brief(of[route]))
 	}
 }
