@@ -20,8 +20,9 @@ type Cover struct {
 	// Problem is why it does not, or not for long; "": it does.
 	Problem string `json:"problem,omitempty"`
 
-	do string
-	at Place // where the route leads; no Host: not known
+	do      string
+	at      Place  // where the route leads; no Host: not known
+	written string // what of the file says so; "": the cluster does
 }
 
 // How is how a route knows where a connection for a node goes.
@@ -142,9 +143,9 @@ func kafkaCover(q Question, r *plan.Route, n brokers.Node) Cover {
 	case told(q, r, n):
 		c.How = ByItself
 	case node != nil:
-		c.How, c.at = ByFile, placeOf(r.Servers[node.Server], port)
+		c.How, c.at, c.written = ByFile, placeOf(r.Servers[node.Server], port), "`nodes` of route "+r.Name
 	case k.Pattern != "":
-		c.How = ByPattern
+		c.How, c.written = ByPattern, "`nodes` of route "+r.Name
 		if t, err := config.ParseTarget(strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(n.ID)))); err == nil {
 			c.at = Place{Host: t.Host, Port: t.Port}
 		}
@@ -168,7 +169,7 @@ func nameCover(r *plan.Route, n brokers.Node) (Cover, bool) {
 	if listensOn(r, n.Port) {
 		port = n.Port
 	}
-	return Cover{Route: r.Name, Port: port, How: ByName, at: placeOf(r.Servers[servers[0]], port)}, true
+	return Cover{Route: r.Name, Port: port, How: ByName, at: placeOf(r.Servers[servers[0]], port), written: "`to` of route " + r.Name}, true
 }
 
 // byName are the servers for a name: those of the exact one, else of the longest
@@ -192,17 +193,17 @@ func portCover(r *plan.Route, nodes []brokers.Node, n brokers.Node) (Cover, bool
 	for _, l := range r.Listen {
 		for _, s := range r.Servers {
 			if sameHost(s.Host, n.Host) && s.PortFor(l.From) == n.Port {
-				return Cover{Route: r.Name, Port: l.From, How: ByServer, at: placeOf(s, l.From)}, true
+				return Cover{Route: r.Name, Port: l.From, How: ByServer, at: placeOf(s, l.From), written: "`to` of route " + r.Name}, true
 			}
 		}
 	}
 	if !listensOn(r, n.Port) || len(r.Servers) == 0 {
 		return Cover{}, false
 	}
-	c := Cover{Route: r.Name, Port: n.Port, How: ByPort, at: placeOf(r.Servers[0], n.Port)}
+	c := Cover{Route: r.Name, Port: n.Port, How: ByPort, at: placeOf(r.Servers[0], n.Port), written: "`to` of route " + r.Name}
 	same := slices.DeleteFunc(slices.Clone(nodes), func(o brokers.Node) bool { return o.Port != n.Port })
 	if len(same) > 1 {
-		c.How, c.at = "", Place{}
+		c.How, c.at, c.written = "", Place{}, ""
 		c.Problem = fmt.Sprintf("nodes %d and %d both advertise port %d, and route %s leads from there to one of them only", same[0].ID, same[1].ID, n.Port, r.Name)
 		c.do = "use mode kafka; or mode sni, if the brokers speak TLS; or let each broker advertise a port of its own, on a listener of its own"
 	}

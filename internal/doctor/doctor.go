@@ -144,13 +144,14 @@ func Ask(ctx context.Context, w World, q Question) Report {
 
 func (e *examiner) report(ctx context.Context) Report {
 	r := Report{Nodes: []Node{}, Problems: []Problem{}}
-	r.Bootstrap = e.look(ctx, Place{Host: e.q.Host, Port: e.q.Port}, "", nil)
+	v := visit{at: Place{Host: e.q.Host, Port: e.q.Port}, tls: e.q.TLS}
+	r.Bootstrap = e.look(ctx, v)
 	r.problems(nil, r.Bootstrap)
 	if i := slices.IndexFunc(r.Bootstrap.Tries, Try.works); i >= 0 {
 		t := r.Bootstrap.Tries[i]
 		r.Cluster = &Cluster{ID: t.cluster.ID, Controller: t.cluster.Controller, APIs: t.cluster.APIs, WantsSASL: t.WantsSASL}
 		if t.WantsSASL {
-			r.Cluster.Mechanisms = e.mechanisms(ctx, t)
+			r.Cluster.Mechanisms = e.mechanisms(ctx, v, t)
 		}
 		r.Nodes = e.nodes(t.cluster)
 		e.lookAll(ctx, &r)
@@ -183,6 +184,15 @@ func (e *examiner) nodes(c brokers.Cluster) []Node {
 	return all
 }
 
+// visitOf is how n is looked at.
+func (e *examiner) visitOf(n *Node, cluster string) visit {
+	v := visit{at: n.At, name: n.Host, tls: e.q.TLS, who: &expected{node: n.ID, cluster: cluster}}
+	if n.Cover != nil {
+		v.who.written, v.who.midspan = n.Cover.written, n.Cover.How == ByItself
+	}
+	return v
+}
+
 // lookAll looks at all nodes, some at a time.
 func (e *examiner) lookAll(ctx context.Context, r *Report) {
 	free := make(chan struct{}, atOnce)
@@ -192,7 +202,7 @@ func (e *examiner) lookAll(ctx context.Context, r *Report) {
 		wg.Go(func() {
 			defer func() { <-free }()
 			n := &r.Nodes[i]
-			n.At = e.look(ctx, n.At, n.Host, &expected{n.ID, r.Cluster.ID})
+			n.At = e.look(ctx, e.visitOf(n, r.Cluster.ID))
 		})
 	}
 	wg.Wait()

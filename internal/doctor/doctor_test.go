@@ -235,7 +235,7 @@ func TestTimeIsOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	e := examiner{World: cluster(t).World(), connectTimeout: time.Second, answerTimeout: time.Second}
-	p := e.look(ctx, Place{Host: "k1.corp", Port: 9092}, "", nil)
+	p := e.look(ctx, visit{at: Place{Host: "k1.corp", Port: 9092}})
 	if len(p.Tries) != 1 || p.Tries[0].Hop != HopTime || p.Tries[0].advice != "give it more with --timeout" {
 		t.Errorf("%+v", p)
 	}

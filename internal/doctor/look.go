@@ -24,26 +24,32 @@ type examiner struct {
 	answerTimeout  time.Duration
 }
 
-// expected is who should be there.
+// expected is who should be there, and who says so.
 type expected struct {
 	node    int32
 	cluster string // "": not known
+	written string // what of the file says so: "`to` of route orders"; "": the cluster does
+	midspan bool   // it is midspan's place for the node
 }
 
-// look is p with what becomes of a connection to each address of its name. name is
-// what TLS asks for; "": the place's host.
-func (e *examiner) look(ctx context.Context, p Place, name string, who *expected) Place {
+// visit is a place to look at.
+type visit struct {
+	at   Place
+	name string      // what TLS asks for; "": the place's host
+	tls  *tls.Config // nil: plain text
+	who  *expected   // nil: whoever is there, it is the first
+}
+
+// look is v's place with what becomes of a connection to each address of its name.
+func (e *examiner) look(ctx context.Context, v visit) Place {
+	p := v.at
 	if ctx.Err() != nil {
 		p.Tries = []Try{{Hop: HopTime, Text: fmt.Sprintf("%s was not looked at: the time was over before", p), advice: "give it more with --timeout"}}
 		return p
 	}
 	addrs, err := e.addresses(ctx, p.Host)
 	if err != nil {
-		advice := adviceName
-		if who != nil && e.q.Plan != nil {
-			advice += adviceNode
-		}
-		p.Tries = []Try{{Hop: HopName, Text: fmt.Sprintf("the name %s has no address here: %s", p.Host, lookupText(err)), advice: advice}}
+		p.Tries = []Try{{Hop: HopName, Text: fmt.Sprintf("the name %s has no address here: %s", p.Host, lookupText(err)), advice: e.nameAdvice(v.who)}}
 		return p
 	}
 	addrs = addrs[:min(len(addrs), maxAddresses)]
@@ -52,7 +58,7 @@ func (e *examiner) look(ctx context.Context, p Place, name string, who *expected
 	for i, a := range addrs {
 		wg.Go(func() {
 			began := time.Now()
-			t := e.try(ctx, netip.AddrPortFrom(a, p.Port), orElse(name, p.Host), who)
+			t := e.try(ctx, netip.AddrPortFrom(a, p.Port), v)
 			t.Took = float64(time.Since(began).Microseconds()) / 1000
 			p.Tries[i] = t
 		})
@@ -77,22 +83,22 @@ func (e *examiner) addresses(ctx context.Context, host string) ([]netip.Addr, er
 }
 
 // connect is a connection to addr, over which TLS is yet to be agreed on.
-func (e *examiner) connect(ctx context.Context, addr netip.AddrPort, name string) (net.Conn, error) {
+func (e *examiner) connect(ctx context.Context, addr netip.AddrPort, v visit) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.connectTimeout)
 	defer cancel()
 	conn, err := e.Dial(ctx, "tcp", addr.String())
-	if err != nil || e.q.TLS == nil {
+	if err != nil || v.tls == nil {
 		return conn, err
 	}
-	config := e.q.TLS.Clone()
-	config.ServerName = orElse(config.ServerName, strings.TrimSuffix(name, "."))
+	config := v.tls.Clone()
+	config.ServerName = orElse(config.ServerName, strings.TrimSuffix(orElse(v.name, v.at.Host), "."))
 	return tls.Client(conn, config), nil
 }
 
 // try connects, and asks who is there.
-func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, who *expected) Try {
-	t := Try{Addr: addr}
-	conn, err := e.connect(ctx, addr, name)
+func (e *examiner) try(ctx context.Context, addr netip.AddrPort, v visit) Try {
+	t, who := Try{Addr: addr}, v.who
+	conn, err := e.connect(ctx, addr, v)
 	if err != nil {
 		t.Hop, t.Text, t.advice = HopConnect, fmt.Sprintf("no connection to %s: %s", addr, dialText(err)), dialAdvice(err, addr, who)
 		return t
@@ -108,19 +114,26 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, name string, wh
 	if who == nil {
 		return t
 	}
-	if who.cluster != "" && t.cluster.ID != "" && t.cluster.ID != who.cluster {
-		t.Hop, t.Text = HopCluster, fmt.Sprintf("at %s is a broker of another cluster: %s instead of %s", addr, t.cluster.ID, who.cluster)
-		t.advice = "let the name, or the forwarder on the way, lead to the broker of this cluster"
+	if t.compare(who); !t.works() {
 		return t
 	}
 	switch is, known := brokers.IsNode(ctx, conn, t.cluster.APIs, who.node); {
 	case known && !is:
 		t.Hop, t.Text = HopNode, fmt.Sprintf("the broker at %s says that it is not node %d", addr, who.node)
-		t.advice = "clients that are sent there find another broker and try for ever; let that address lead to node " + fmt.Sprint(who.node) + " and to no other"
+		t.advice = "clients that are sent there find another broker and try for ever; let that address lead to node " + fmt.Sprint(who.node) + " and to no other" + who.correct()
 	default:
 		t.Is = is
 	}
 	return t
+}
+
+// compare finds a broker of another cluster.
+func (t *Try) compare(who *expected) {
+	if !t.works() || who.cluster == "" || t.cluster.ID == "" || t.cluster.ID == who.cluster {
+		return
+	}
+	t.Hop, t.Text = HopCluster, fmt.Sprintf("at %s is a broker of another cluster: %s instead of %s", t.Addr, t.cluster.ID, who.cluster)
+	t.advice = "let the name, or the forwarder on the way, lead to the broker of this cluster" + who.correct()
 }
 
 // unanswered fills in what a broker did instead of answering.
@@ -144,11 +157,14 @@ func (e *examiner) unanswered(t *Try, err error, who *expected) {
 	}
 	t.Text = fmt.Sprintf("%s: %s", t.Addr, err)
 	t.advice = kindAdvice(kind, t.Hop)
+	if kind == brokers.NotKafka {
+		t.advice += who.correct()
+	}
 }
 
-// mechanisms asks the broker that t found.
-func (e *examiner) mechanisms(ctx context.Context, t Try) []string {
-	conn, err := e.connect(ctx, t.Addr, e.q.Host)
+// mechanisms asks the broker that t of v found.
+func (e *examiner) mechanisms(ctx context.Context, v visit, t Try) []string {
+	conn, err := e.connect(ctx, t.Addr, v)
 	if err != nil {
 		return nil
 	}
@@ -166,6 +182,22 @@ const (
 	adviceName = "let this machine's DNS know the name (a forwarder to the zone's servers, or a private zone that is linked to this network)"
 	adviceNode = ", or write the node's address into `nodes` of its route"
 )
+
+// nameAdvice is what to do where a name has no address.
+func (e *examiner) nameAdvice(who *expected) string {
+	if who != nil && who.written == "" && e.q.Plan != nil {
+		return adviceName + adviceNode
+	}
+	return adviceName + who.correct()
+}
+
+// correct ends an advice where the file says the place.
+func (who *expected) correct() string {
+	if who == nil || who.written == "" {
+		return ""
+	}
+	return "; or correct " + who.written
+}
 
 // kindAdvice is what to do where a broker does not answer.
 func kindAdvice(k brokers.Kind, at Hop) string {
@@ -195,6 +227,10 @@ func dialAdvice(err error, addr netip.AddrPort, who *expected) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED) && who == nil:
 		return "nothing listens there: start what should, or look at host and port"
+	case errors.Is(err, syscall.ECONNREFUSED) && who.midspan:
+		return "nothing listens there: see with `midspan status` on its VM whether it has that port, and whether what stands before it leads there"
+	case errors.Is(err, syscall.ECONNREFUSED) && who.written != "":
+		return "nothing listens there: start the broker, or correct its port in " + who.written
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there: start the broker, or correct the port that it advertises"
 	case errors.Is(err, syscall.ECONNRESET):
