@@ -31,8 +31,9 @@ func doctorCommand(ui *ui) *cobra.Command {
 		Long: `Ask a Kafka broker, or midspan in front of one, for its cluster's nodes; then,
 for each: does the name that clients are told resolve here, can it be connected
 to, does Kafka answer, and is it that node. With FILE, also: does a route carry
-the node; then it is looked at where that route leads. Nothing is changed, and no
-password is needed: of a cluster that wants SASL, the nodes in FILE are looked at.
+the node; then it is looked at where that route leads. A cluster does not tell of
+brokers that are down, nor of any where it wants SASL: the servers and nodes in
+FILE are looked at too. Nothing is changed, and no password is needed.
 
 kafkas:// (or --tls) speaks TLS. The exit code is 0 when nothing is broken, 1 when
 something is, 2 when the question could not be put.`,
@@ -139,10 +140,17 @@ func (u *ui) diagnosis(r doctor.Report) {
 		fmt.Fprintln(u.out)
 		u.table("NODE ADVERTISED LOOKED-AT ADDRESS TIME ANSWER ROUTE", lookedAt(r.Nodes))
 	}
+	if len(r.Servers) > 0 {
+		fmt.Fprintln(u.out)
+		u.table("SERVER ADDRESS TIME ANSWER ROUTE", serversLookedAt(r.Servers))
+	}
 	for _, p := range r.Problems {
 		who := "bootstrap"
-		if p.Node != nil {
+		switch {
+		case p.Node != nil:
 			who = "node " + strconv.Itoa(int(*p.Node))
+		case p.Server != "":
+			who = "server " + p.Server
 		}
 		fmt.Fprintf(u.out, "\n%s: %s: %s\n  do: %s\n", who, p.Hop, p.Text, p.Do)
 	}
@@ -152,7 +160,7 @@ func (u *ui) diagnosis(r doctor.Report) {
 	case r.Cluster.WantsSASL && len(r.Nodes) == 0:
 		u.say("%s answers, and wants SASL: which nodes there are it says only to who logs in; write them as `nodes` into a file, and name that", r.Bootstrap)
 	case r.Cluster.WantsSASL:
-		u.say("%s answers, and wants SASL: only the nodes that the file has were looked at", r.Bootstrap)
+		u.say("%s answers, and wants SASL: only what the file has was looked at", r.Bootstrap)
 	default:
 		u.say("%s: nothing is broken, as far as can be seen from here", r.Bootstrap)
 	}
@@ -164,7 +172,13 @@ func clusterRow(r doctor.Report) []string {
 	if c.Controller >= 0 {
 		controller = strconv.Itoa(int(c.Controller))
 	}
-	nodes := strconv.Itoa(len(r.Nodes))
+	told := 0
+	for _, n := range r.Nodes {
+		if !n.Untold {
+			told++
+		}
+	}
+	nodes := strconv.Itoa(told)
 	sasl := "no"
 	if c.WantsSASL {
 		nodes, sasl = "?", cmp.Or(strings.Join(c.Mechanisms, ","), "wanted")
@@ -199,21 +213,45 @@ func lookedAt(nodes []doctor.Node) (rows [][]string) {
 	for _, n := range nodes {
 		told := doctor.Place{Host: n.Host, Port: n.Port}.String()
 		at := n.At.String()
-		if at == told {
+		switch {
+		case n.Untold:
+			told = "-"
+		case at == told:
 			at = "same"
 		}
 		lead := []string{strconv.Itoa(int(n.ID)), told, at}
 		route := routeText(n.Cover)
 		for _, t := range n.At.Tries {
-			addr, took := "-", "-"
-			if t.Addr.IsValid() {
-				addr, took = t.Addr.String(), short(time.Duration(t.Took*float64(time.Millisecond)))
-			}
+			addr, took := addressText(t)
 			rows = append(rows, append(lead, addr, took, answerText(n.ID, t), route))
 			lead, route = []string{"", "", ""}, ""
 		}
 	}
 	return rows
+}
+
+// serversLookedAt are one row for each address of a server.
+func serversLookedAt(servers []doctor.Server) (rows [][]string) {
+	for _, s := range servers {
+		name, route := s.At.String(), s.Route
+		for _, t := range s.At.Tries {
+			addr, took := addressText(t)
+			answer := "Kafka"
+			if t.Hop != "" || t.WantsSASL {
+				answer = answerText(0, t)
+			}
+			rows = append(rows, []string{name, addr, took, answer, route})
+			name, route = "", ""
+		}
+	}
+	return rows
+}
+
+func addressText(t doctor.Try) (addr, took string) {
+	if !t.Addr.IsValid() {
+		return "-", "-"
+	}
+	return t.Addr.String(), short(time.Duration(t.Took * float64(time.Millisecond)))
 }
 
 func answerText(id int32, t doctor.Try) string {

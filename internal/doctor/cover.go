@@ -39,15 +39,9 @@ const (
 	ByServer  How = "frontend" // mode tcp: a load balancer with a frontend for each broker
 )
 
-// written are the nodes that routes for the cluster have in the file.
-func written(q Question) (all []brokers.Node) {
-	if q.Plan == nil {
-		return nil
-	}
-	for _, r := range q.Plan.Routes {
-		if r.Kafka == nil || !belongs(q, r, nil) {
-			continue
-		}
+// written are the nodes that routes for the cluster with nodes have in the file.
+func written(q Question, nodes []brokers.Node) (all []brokers.Node) {
+	for _, r := range routes(q, nodes) {
 		for _, n := range r.Kafka.Nodes {
 			s := r.Servers[n.Server]
 			if !slices.ContainsFunc(all, func(o brokers.Node) bool { return o.ID == n.ID }) {

@@ -3,8 +3,8 @@
 // protocol, the node that answers, and the route that is to carry it.
 //
 // It only asks what a client may ask without credentials. Of a cluster that wants
-// SASL it finds out which mechanisms that has, and looks at the nodes that the file
-// has. Limits: of a name, maxAddresses are looked at; all of it ends when the context
+// SASL it finds out which mechanisms that has. Brokers that are down a cluster does not
+// tell of: the servers and nodes that the file has are looked at too. Limits: of a name, maxAddresses are looked at; all of it ends when the context
 // does.
 package doctor
 
@@ -55,6 +55,7 @@ type Report struct {
 	Bootstrap Place     `json:"bootstrap"`
 	Cluster   *Cluster  `json:"cluster,omitempty"` // nil: nobody answers
 	Nodes     []Node    `json:"nodes"`             // by ID
+	Servers   []Server  `json:"servers"`           // of the file's routes for the cluster; without Bootstrap and Nodes
 	Problems  []Problem `json:"problems"`          // in the order of the way
 }
 
@@ -77,6 +78,17 @@ type Place struct {
 }
 
 func (p Place) String() string { return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port))) }
+
+func (p Place) same(o Place) bool { return sameHost(p.Host, o.Host) && p.Port == o.Port }
+
+// answer is the first that works.
+func (p Place) answer() (Try, bool) {
+	i := slices.IndexFunc(p.Tries, Try.works)
+	if i < 0 {
+		return Try{}, false
+	}
+	return p.Tries[i], true
+}
 
 // Works tells whether one of its addresses does.
 func (p Place) Works() bool { return slices.ContainsFunc(p.Tries, Try.works) }
@@ -107,6 +119,9 @@ type Node struct {
 	Host string `json:"host"` // advertised
 	Port uint16 `json:"port"`
 	Rack string `json:"rack,omitempty"`
+	// Untold: the file has it, and the cluster does not tell of it; it does not of
+	// one that is down.
+	Untold bool `json:"untold,omitempty"`
 	// At is where it was looked at: where its route leads, or what is advertised.
 	At    Place  `json:"at"`
 	Cover *Cover `json:"route,omitempty"` // nil: there is no file
@@ -130,10 +145,11 @@ const (
 
 // Problem is a broken hop.
 type Problem struct {
-	Node *int32 `json:"node,omitempty"` // whose; nil: of the first connection
-	Hop  Hop    `json:"hop"`
-	Text string `json:"text"`
-	Do   string `json:"do"`
+	Node   *int32 `json:"node,omitempty"`   // whose
+	Server string `json:"server,omitempty"` // whose, see Report.Servers; with neither: of the first connection
+	Hop    Hop    `json:"hop"`
+	Text   string `json:"text"`
+	Do     string `json:"do"`
 }
 
 // Ask finds it out.
@@ -143,39 +159,44 @@ func Ask(ctx context.Context, w World, q Question) Report {
 }
 
 func (e *examiner) report(ctx context.Context) Report {
-	r := Report{Nodes: []Node{}, Problems: []Problem{}}
+	r := Report{Nodes: []Node{}, Servers: []Server{}, Problems: []Problem{}}
 	v := visit{at: Place{Host: e.q.Host, Port: e.q.Port}, tls: e.q.TLS}
 	r.Bootstrap = e.look(ctx, v)
-	r.problems(nil, r.Bootstrap)
-	if i := slices.IndexFunc(r.Bootstrap.Tries, Try.works); i >= 0 {
-		t := r.Bootstrap.Tries[i]
+	r.problems(Problem{}, r.Bootstrap)
+	if t, ok := r.Bootstrap.answer(); ok {
 		r.Cluster = &Cluster{ID: t.cluster.ID, Controller: t.cluster.Controller, APIs: t.cluster.APIs, WantsSASL: t.WantsSASL}
 		if t.WantsSASL {
 			r.Cluster.Mechanisms = e.mechanisms(ctx, v, t)
 		}
 		r.Nodes = e.nodes(t.cluster)
-		e.lookAll(ctx, &r)
+		r.Servers = e.others(&r, t.cluster.Nodes)
+		e.lookAll(ctx, &r, t.cluster.Nodes)
+	}
+	for _, s := range r.Servers {
+		r.problems(Problem{Server: s.At.String()}, s.At)
 	}
 	r.OK = len(r.Problems) == 0
 	return r
 }
 
-// nodes are those of the cluster; where it does not tell, those that the file has.
+// nodes are those of the cluster, and those that only the file has.
 func (e *examiner) nodes(c brokers.Cluster) []Node {
-	told := c.Nodes
-	if len(told) == 0 {
-		told = written(e.q)
+	told := slices.Clone(c.Nodes)
+	for _, n := range written(e.q, c.Nodes) {
+		if !slices.ContainsFunc(c.Nodes, func(o brokers.Node) bool { return o.ID == n.ID }) {
+			told = append(told, n)
+		}
 	}
-	told = slices.Clone(told)
 	slices.SortFunc(told, func(a, b brokers.Node) int { return cmp.Compare(a.ID, b.ID) })
 	all := make([]Node, len(told))
 	for i, n := range told {
 		at := Place{Host: n.Host, Port: n.Port}
 		all[i] = Node{ID: n.ID, Host: n.Host, Port: n.Port, Rack: n.Rack, At: at}
+		all[i].Untold = !slices.ContainsFunc(c.Nodes, func(o brokers.Node) bool { return o.ID == n.ID })
 		if e.q.Plan == nil {
 			continue
 		}
-		cover := coverOf(e.q, told, n)
+		cover := coverOf(e.q, c.Nodes, n)
 		if cover.at.Host != "" {
 			all[i].At = cover.at
 		}
@@ -184,43 +205,62 @@ func (e *examiner) nodes(c brokers.Cluster) []Node {
 	return all
 }
 
-// visitOf is how n is looked at.
-func (e *examiner) visitOf(n *Node, cluster string) visit {
+// visitOf is how n is looked at; told are the nodes that the cluster tells of.
+func (e *examiner) visitOf(n *Node, cluster string, told []brokers.Node) visit {
 	v := visit{at: n.At, name: n.Host, tls: e.q.TLS, who: &expected{node: n.ID, cluster: cluster}}
-	if n.Cover != nil {
-		v.who.written, v.who.midspan = n.Cover.written, n.Cover.How == ByItself
+	if n.Cover == nil {
+		return v
+	}
+	v.who.written, v.who.midspan = n.Cover.written, n.Cover.How == ByItself
+	for _, r := range e.q.Plan.Routes {
+		if r.Kafka != nil && r.Name == n.Cover.Route && !v.who.midspan {
+			v.tls, v.err = e.secure(r, told)
+		}
 	}
 	return v
 }
 
-// lookAll looks at all nodes, some at a time.
-func (e *examiner) lookAll(ctx context.Context, r *Report) {
-	free := make(chan struct{}, atOnce)
-	var wg sync.WaitGroup
-	for i := range r.Nodes {
-		free <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-free }()
+// lookAll looks at all nodes and servers; told are the nodes that the cluster tells of.
+func (e *examiner) lookAll(ctx context.Context, r *Report, told []brokers.Node) {
+	each(len(r.Nodes)+len(r.Servers), func(i int) {
+		if i < len(r.Nodes) {
 			n := &r.Nodes[i]
-			n.At = e.look(ctx, e.visitOf(n, r.Cluster.ID))
-		})
-	}
-	wg.Wait()
+			n.At = e.look(ctx, e.visitOf(n, r.Cluster.ID, told))
+		} else {
+			s := &r.Servers[i-len(r.Nodes)]
+			s.At = e.look(ctx, s.visit)
+		}
+	})
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
-		r.problems(&n.ID, n.At)
+		r.problems(Problem{Node: &n.ID}, n.At)
 		if n.Cover != nil && n.Cover.Problem != "" {
-			r.Problems = append(r.Problems, Problem{&n.ID, HopRoute, n.Cover.Problem, n.Cover.do})
+			r.Problems = append(r.Problems, Problem{Node: &n.ID, Hop: HopRoute, Text: n.Cover.Problem, Do: n.Cover.do})
 		}
 	}
 }
 
-// problems adds what is wrong with a place. One address that works is enough for
-// a client that tries all; those that do not cost it time.
-func (r *Report) problems(node *int32, p Place) {
+// each calls f with 0 to n-1, for some at a time.
+func each(n int, f func(i int)) {
+	free := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i := range n {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}
+
+// problems adds what is wrong with a place; whose says whose it is. One address that
+// works is enough for a client that tries all; those that do not cost it time.
+func (r *Report) problems(whose Problem, p Place) {
 	for _, t := range p.Tries {
 		if !t.works() {
-			r.Problems = append(r.Problems, Problem{node, t.Hop, t.Text, t.advice})
+			whose.Hop, whose.Text, whose.Do = t.Hop, t.Text, t.advice
+			r.Problems = append(r.Problems, whose)
 		}
 	}
 }

@@ -99,10 +99,15 @@ func shown(r Report) string {
 		}
 		b.WriteString("\n")
 	}
+	for _, s := range r.Servers {
+		fmt.Fprintf(&b, "%s %s works=%t\n", s.Route, s.At, s.At.Works())
+	}
 	for _, p := range r.Problems {
 		node := "-"
 		if p.Node != nil {
 			node = fmt.Sprint(*p.Node)
+		} else if p.Server != "" {
+			node = p.Server
 		}
 		fmt.Fprintf(&b, "%s %s: %s | %s\n", node, p.Hop, p.Text, p.Do)
 	}

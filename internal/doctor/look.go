@@ -26,25 +26,32 @@ type examiner struct {
 
 // expected is who should be there, and who says so.
 type expected struct {
-	node    int32
+	node    int32  // or anyNode
 	cluster string // "": not known
 	written string // what of the file says so: "`to` of route orders"; "": the cluster does
 	midspan bool   // it is midspan's place for the node
 }
+
+const anyNode = -1
 
 // visit is a place to look at.
 type visit struct {
 	at   Place
 	name string      // what TLS asks for; "": the place's host
 	tls  *tls.Config // nil: plain text
+	err  error       // why it is not known how to speak TLS there
 	who  *expected   // nil: whoever is there, it is the first
 }
 
 // look is v's place with what becomes of a connection to each address of its name.
 func (e *examiner) look(ctx context.Context, v visit) Place {
 	p := v.at
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		p.Tries = []Try{{Hop: HopTime, Text: fmt.Sprintf("%s was not looked at: the time was over before", p), advice: "give it more with --timeout"}}
+		return p
+	case v.err != nil:
+		p.Tries = []Try{{Hop: HopTLS, Text: fmt.Sprintf("%s was not looked at: %s", p, v.err), advice: "ask where midspan runs, as a user that may read its files"}}
 		return p
 	}
 	addrs, err := e.addresses(ctx, p.Host)
@@ -114,7 +121,7 @@ func (e *examiner) try(ctx context.Context, addr netip.AddrPort, v visit) Try {
 	if who == nil {
 		return t
 	}
-	if t.compare(who); !t.works() {
+	if t.compare(who); !t.works() || who.node == anyNode {
 		return t
 	}
 	switch is, known := brokers.IsNode(ctx, conn, t.cluster.APIs, who.node); {
@@ -148,7 +155,7 @@ func (e *examiner) unanswered(t *Try, err error, who *expected) {
 	if errors.As(err, &said) && said.Step == "TLS" {
 		t.Hop = HopTLS
 	}
-	if kind == brokers.Closed && who != nil {
+	if kind == brokers.Closed && who != nil && who.node != anyNode {
 		// Another broker has answered to the same: it is hardly TLS.
 		t.Text = fmt.Sprintf("%s: %s: the connection was closed without an answer", t.Addr, said.Step)
 		t.advice = fmt.Sprintf("if midspan listens there, see with `midspan status` on its VM whether node %d is known and up; "+
