@@ -33,7 +33,8 @@ for each: does the name that clients are told resolve here, can it be connected
 to, does Kafka answer, and is it that node. With FILE, also: does a route carry
 the node; then it is looked at where that route leads. A cluster does not tell of
 brokers that are down, nor of any where it wants SASL: the servers and nodes in
-FILE are looked at too. Nothing is changed, and no password is needed.
+FILE are looked at too, and asked if HOST does not answer. Nothing is changed, and
+no password is needed.
 
 kafkas:// (or --tls) speaks TLS. The exit code is 0 when nothing is broken, 1 when
 something is, 2 when the question could not be put.`,
@@ -183,7 +184,7 @@ func clusterRow(r doctor.Report) []string {
 	if c.WantsSASL {
 		nodes, sasl = "?", cmp.Or(strings.Join(c.Mechanisms, ","), "wanted")
 	}
-	return []string{r.Bootstrap.String(), cmp.Or(c.ID, "?"), nodes, controller, sasl}
+	return []string{c.By, cmp.Or(c.ID, "?"), nodes, controller, sasl}
 }
 
 // versionsText are the APIs by which one knows what a forwarder has to do: those

@@ -61,6 +61,7 @@ type Report struct {
 
 // Cluster is what the first broker says.
 type Cluster struct {
+	By         string        `json:"by"` // who says it: Bootstrap, or one of the file's servers
 	ID         string        `json:"id,omitempty"`
 	Controller int32         `json:"controller"` // -1: not known
 	APIs       []brokers.API `json:"apis"`
@@ -159,12 +160,11 @@ func Ask(ctx context.Context, w World, q Question) Report {
 }
 
 func (e *examiner) report(ctx context.Context) Report {
-	r := Report{Nodes: []Node{}, Servers: []Server{}, Problems: []Problem{}}
-	v := visit{at: Place{Host: e.q.Host, Port: e.q.Port}, tls: e.q.TLS}
-	r.Bootstrap = e.look(ctx, v)
+	r := Report{Nodes: []Node{}, Problems: []Problem{}}
+	v, t, ok := e.first(ctx, &r)
 	r.problems(Problem{}, r.Bootstrap)
-	if t, ok := r.Bootstrap.answer(); ok {
-		r.Cluster = &Cluster{ID: t.cluster.ID, Controller: t.cluster.Controller, APIs: t.cluster.APIs, WantsSASL: t.WantsSASL}
+	if ok {
+		r.Cluster = &Cluster{By: v.at.String(), ID: t.cluster.ID, Controller: t.cluster.Controller, APIs: t.cluster.APIs, WantsSASL: t.WantsSASL}
 		if t.WantsSASL {
 			r.Cluster.Mechanisms = e.mechanisms(ctx, v, t)
 		}
@@ -220,14 +220,14 @@ func (e *examiner) visitOf(n *Node, cluster string, told []brokers.Node) visit {
 	return v
 }
 
-// lookAll looks at all nodes and servers; told are the nodes that the cluster tells of.
+// lookAll looks at all nodes, and at the servers that nobody has looked at; told are
+// the nodes that the cluster tells of.
 func (e *examiner) lookAll(ctx context.Context, r *Report, told []brokers.Node) {
 	each(len(r.Nodes)+len(r.Servers), func(i int) {
 		if i < len(r.Nodes) {
 			n := &r.Nodes[i]
 			n.At = e.look(ctx, e.visitOf(n, r.Cluster.ID, told))
-		} else {
-			s := &r.Servers[i-len(r.Nodes)]
+		} else if s := &r.Servers[i-len(r.Nodes)]; s.At.Tries == nil {
 			s.At = e.look(ctx, s.visit)
 		}
 	})

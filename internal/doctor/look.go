@@ -41,11 +41,17 @@ type visit struct {
 	tls  *tls.Config // nil: plain text
 	err  error       // why it is not known how to speak TLS there
 	who  *expected   // nil: whoever is there, it is the first
+	part bool        // it gets no more than a part of the time: there are others to ask
 }
 
 // look is v's place with what becomes of a connection to each address of its name.
 func (e *examiner) look(ctx context.Context, v visit) Place {
 	p := v.at
+	if v.part {
+		var cancel context.CancelFunc
+		ctx, cancel = part(ctx)
+		defer cancel()
+	}
 	switch {
 	case ctx.Err() != nil:
 		p.Tries = []Try{{Hop: HopTime, Text: fmt.Sprintf("%s was not looked at: the time was over before", p), advice: "give it more with --timeout"}}
@@ -58,6 +64,11 @@ func (e *examiner) look(ctx context.Context, v visit) Place {
 	if err != nil {
 		p.Tries = []Try{{Hop: HopName, Text: fmt.Sprintf("the name %s has no address here: %s", p.Host, lookupText(err)), advice: e.nameAdvice(v.who)}}
 		return p
+	}
+	if v.who == nil && !v.part && len(addrs) > 1 { // a silent one is not to take what is for the nodes that another tells of
+		var cancel context.CancelFunc
+		ctx, cancel = part(ctx)
+		defer cancel()
 	}
 	addrs = addrs[:min(len(addrs), maxAddresses)]
 	p.Tries = make([]Try, len(addrs))

@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"time"
 
 	"midspan/internal/brokers"
 	"midspan/internal/certs"
@@ -61,8 +63,40 @@ func (e *examiner) servers(routes []*plan.Route, nodes []brokers.Node) []Server 
 	return all
 }
 
-// others are the servers that are looked at beside the report's nodes. nodes are those
-// that the cluster tells of.
+// first finds a broker that answers: what was asked, else a server of the file. Each of
+// the two gets a part of the time, for there is more to look at.
+func (e *examiner) first(ctx context.Context, r *Report) (visit, Try, bool) {
+	r.Servers = e.servers(routes(e.q, nil), nil)
+	v := visit{at: Place{Host: e.q.Host, Port: e.q.Port}, tls: e.q.TLS, part: len(r.Servers) > 0}
+	r.Bootstrap = e.look(ctx, v)
+	if t, ok := r.Bootstrap.answer(); ok {
+		return v, t, true
+	}
+	each(len(r.Servers), func(i int) {
+		s := &r.Servers[i]
+		early := s.visit
+		early.part = true
+		s.At = e.look(ctx, early)
+	})
+	for _, s := range r.Servers {
+		if t, ok := s.At.answer(); ok {
+			return s.visit, t, true
+		}
+	}
+	return v, Try{}, false
+}
+
+// part is a context for a third of the time that ctx has left.
+func part(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/3)
+}
+
+// others are the servers that are looked at beside the report's nodes, with what those
+// did that have been asked already. nodes are those that the cluster tells of.
 func (e *examiner) others(r *Report, nodes []brokers.Node) []Server {
 	concerned := routes(e.q, nodes)
 	for _, p := range routes(e.q, nil) {
@@ -76,7 +110,14 @@ func (e *examiner) others(r *Report, nodes []brokers.Node) []Server {
 		return slices.ContainsFunc(r.Nodes, func(n Node) bool { return n.At.same(s.At) })
 	})
 	for i := range all {
-		all[i].visit.who.cluster = r.Cluster.ID
+		s := &all[i]
+		s.visit.who.cluster = r.Cluster.ID
+		if j := slices.IndexFunc(r.Servers, func(o Server) bool { return o.At.same(s.At) }); j >= 0 {
+			s.At = r.Servers[j].At
+			for k := range s.At.Tries {
+				s.At.Tries[k].compare(s.visit.who)
+			}
+		}
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"midspan/internal/brokers"
 	"midspan/internal/brokers/brokertest"
@@ -75,6 +77,71 @@ func TestUntold(t *testing.T) {
 				t.Errorf("ok %t\n%s\nwant\n%s", r.OK, got, c.want)
 			}
 		})
+	}
+}
+
+// TestFrozen: where what is asked accepts and says nothing, there is time for another
+// that tells of the nodes, and for the nodes.
+func TestFrozen(t *testing.T) {
+	for _, c := range []struct{ name, host, file, by string }{
+		{"another address", "k.corp", "", "k.corp:9092"},
+		{"another server", "k9.corp", strings.Replace(wideRoute, `["k1`, `["k9.corp:9092", "k1`, 1), "k1.corp:9092"},
+		{"the only route", "typo.corp", wideRoute, "k1.corp:9092"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := cluster(t)
+			w.names["k.corp"], w.names["k9.corp"], w.names["typo.corp"] = "10.20.0.9 10.20.0.1", "10.20.0.9", "slow"
+			w.serve(t, "10.20.0.9:9092", func(net.Listener) {}) // the kernel accepts
+			q := Question{Host: c.host, Port: 9092}
+			if c.file != "" {
+				q.Plan = planOf(t, c.file)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+			defer cancel()
+			e := examiner{World: w.World(), q: q, connectTimeout: time.Minute, answerTimeout: time.Minute}
+			r := e.report(ctx)
+			if r.Cluster == nil || r.Cluster.By != c.by || len(r.Nodes) != 3 || len(r.Servers) != 0 || len(r.Problems) != 1 || r.Problems[0].Node != nil || ctx.Err() != nil {
+				t.Errorf("%v: %+v\n%s", ctx.Err(), r.Cluster, shown(r))
+			}
+		})
+	}
+}
+
+// TestAskedEarly: what servers did that were asked in place of the first is not lost, and
+// one of them that is silent too leaves time for the nodes.
+func TestAskedEarly(t *testing.T) {
+	t.Parallel()
+	w := cluster(t)
+	for i, name := range []string{"k7.corp", "k8.corp", "k9.corp"} {
+		w.names[name] = fmt.Sprintf("10.20.0.%d", 7+i)
+	}
+	w.serve(t, "10.20.0.7:9092", (&brokertest.Broker{ID: 7, Cluster: "other"}).Serve)
+	w.serve(t, "10.20.0.8:9092", func(net.Listener) {}) // the kernel accepts
+	w.serve(t, "10.20.0.9:9092", func(net.Listener) {})
+	q := Question{Host: "k9.corp", Port: 9092, Plan: planOf(t, strings.Replace(wideRoute, `["k1.corp:9092", "k2.corp:9092"`, `["k9.corp:9092", "k8.corp:9092", "k1.corp:9092", "k7.corp:9092"`, 1)+"    kafka: {learn: \"*.corp\"}\n")}
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+	defer cancel()
+	e := examiner{World: w.World(), q: q, connectTimeout: time.Minute, answerTimeout: time.Minute}
+	r := e.report(ctx)
+	got := shown(r)
+	for _, s := range []string{"\n- kafka: 10.20.0.9:9092: ", "\nk8.corp:9092 kafka: 10.20.0.8:9092: ", "\nk7.corp:9092 cluster: at 10.20.0.7:9092 is a broker of another cluster: other instead of c"} {
+		if !strings.Contains(got, s) || len(r.Problems) != 3 || ctx.Err() != nil {
+			t.Errorf("%v: no %q in\n%s", ctx.Err(), s, got)
+		}
+	}
+}
+
+// TestNobody: of a file whose servers are all gone, each is named.
+func TestNobody(t *testing.T) {
+	w := cluster(t)
+	clear(w.at)
+	r := ask(t, w, Question{Plan: planOf(t, wideRoute)})
+	got := shown(r)
+	for _, s := range []string{"\n- connect: no connection to 10.20.0.1:", "\nk2.corp:9092 connect: no connection to 10.20.0.2:", "\nk3.corp:9092 connect: no connection to 10.20.0.3:"} {
+		if !strings.Contains(got, s) || r.OK || len(r.Problems) != 3 {
+			t.Errorf("no %q in\n%s", s, got)
+		}
 	}
 }
 
