@@ -44,7 +44,7 @@ admin             : daemon plan engine health proxyproto
 web/h1            :
 web               : plan web/h1
 brokers/brokertest: brokers
-doctor            : config plan brokers
+doctor            : config plan brokers certs
 `
 
 // testPolicy is what a package may import besides, in its tests only.
