@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"midspan/internal/engine"
 )
@@ -14,6 +15,7 @@ type log struct {
 	records []*engine.Record
 	dialed  []engine.Dial
 	heard   []engine.Node
+	began   map[netip.AddrPort]time.Time // see newest
 }
 
 func (l *log) record(r *engine.Record) {
@@ -52,11 +54,25 @@ func (l *log) all() []*engine.Record {
 	return slices.Clone(l.records)
 }
 
-// of are the records of the connections from client, starts and ends.
+// newest says when the newest connection from client began: the kernel may give its
+// port again, to one that goes elsewhere.
+func (l *log) newest(client netip.AddrPort, began time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.began == nil {
+		l.began = map[netip.AddrPort]time.Time{}
+	}
+	l.began[client] = began
+}
+
+// of are the records of the newest connection from client, starts and ends.
 func (l *log) of(client netip.AddrPort) (starts, ends []*engine.Record) {
+	l.mu.Lock()
+	began := l.began[client]
+	l.mu.Unlock()
 	for _, r := range l.all() {
 		switch {
-		case r.Client != client:
+		case r.Client != client || r.Start.Before(began):
 		case r.End.IsZero():
 			starts = append(starts, r)
 		default:

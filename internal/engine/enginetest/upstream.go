@@ -141,7 +141,11 @@ func (r *rig) blackHole() *server {
 	fd := -1
 	err := r.place.servers.Do(func() (err error) {
 		fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-		return err
+		if err != nil {
+			return err
+		}
+		// Ended connections of an earlier case may still have the port.
+		return syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
 	})
 	if err != nil {
 		r.Fatal(err)

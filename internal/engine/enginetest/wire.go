@@ -144,11 +144,14 @@ func (r *rig) connect(to netip.AddrPort) (*peer, error) { return r.connectFrom(n
 
 // connectFrom is connect from one of the addresses that clients have.
 func (r *rig) connectFrom(from netip.Addr, to netip.AddrPort) (*peer, error) {
+	began := time.Now()
 	c, err := dialIn(r.place.clients, from, to, r.deadline)
 	if err != nil {
 		return nil, err
 	}
-	return r.newPeer(c, true), nil
+	p := r.newPeer(c, true)
+	r.log.newest(p.local, began)
+	return p, nil
 }
 
 func (r *rig) dial(to netip.AddrPort) *peer {
