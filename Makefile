@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test user e2e bench conformance lint fuzz clean
+.PHONY: help demo build test test-units test-behaviour test-races test-behaviour-races test-clients user e2e bench conformance lint fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,10 +15,26 @@ demo: build ## see it work: two web servers, a failure, a DNS change, reloads, a
 build: ## build the static binary, bin/midspan
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/midspan ./cmd/midspan
 
-test: lint ## lint, unit tests, behaviour suite; under 6 minutes
-	go test -p 4 $(TESTFLAGS) ./... # they wait more than they compute
-	go test -p 4 $(TESTFLAGS) -race -short -skip 'BetweenMachines|Cost|Documented' ./... # but what costs time, and shows nothing of races
-	cd kafkatest && go vet ./... && go test -count=1 -parallel 8 $(TESTFLAGS) ./... # they wait more than they compute
+# They wait more than they compute, so several run at once. What costs time and shows
+# nothing of races is not run with the race detector.
+test: lint ## lint, unit tests, behaviour suite, Kafka clients; under 6 minutes
+	@$(MAKE) --no-print-directory -j2 test-units test-behaviour
+	@$(MAKE) --no-print-directory -j3 test-races test-behaviour-races test-clients
+
+test-units:
+	go test -p 4 $(TESTFLAGS) -skip '^TestBehaviour' ./...
+
+test-behaviour:
+	go test $(TESTFLAGS) -run '^TestBehaviour' ./internal/engine/relay
+
+test-races:
+	go test -p 4 $(TESTFLAGS) -race -short -skip '^TestBehaviour|BetweenMachines|Cost|Documented' ./...
+
+test-behaviour-races:
+	go test $(TESTFLAGS) -race -short -run '^TestBehaviour$$' ./internal/engine/relay
+
+test-clients:
+	cd kafkatest && go vet ./... && go test -count=1 -parallel 8 $(TESTFLAGS) ./...
 
 user: ## the engines once more, as nobody and not as root
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && \
