@@ -11,7 +11,7 @@ import (
 // processor time for large answers.
 func kafkaProxy() *Peer {
 	return &Peer{
-		Name: "kafka-proxy", Title: "kafka-proxy, 64k buffers", Kind: Proxy, Family: "kafka-proxy", Best: true, FDs: 2, Modes: []Mode{ModeKafka}, Optional: true,
+		Name: "kafka-proxy", Title: "kafka-proxy, 64k", Kind: Proxy, Family: "kafka-proxy", Best: true, FDs: 2, Modes: []Mode{ModeKafka}, Optional: true,
 		program: cmp.Or(os.Getenv("KAFKA_PROXY"), "kafka-proxy"), version: []string{"version"},
 		args: []string{"server", "--http-disable", "--log-level", "error", "--proxy-request-buffer-size", "65536", "--proxy-response-buffer-size", "65536"},
 		argsFor: func(routes []Route) (args []string) {
