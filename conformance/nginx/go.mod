@@ -13,6 +13,7 @@ require (
 	github.com/miekg/dns v1.1.73 // indirect
 	github.com/nginxinc/nginx-go-crossplane v0.4.88 // indirect
 	github.com/pires/go-proxyproto v0.15.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
 	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
