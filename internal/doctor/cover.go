@@ -155,7 +155,7 @@ func kafkaCover(q Question, r *plan.Route, n brokers.Node) Cover {
 
 // nameCover is for routes that choose the server by TLS server name.
 func nameCover(r *plan.Route, n brokers.Node) (Cover, bool) {
-	servers := byName(r, strings.ToLower(strings.TrimSuffix(n.Host, ".")))
+	servers := r.ServersFor(strings.ToLower(strings.TrimSuffix(n.Host, ".")))
 	if len(servers) == 0 {
 		return Cover{}, false
 	}
@@ -164,21 +164,6 @@ func nameCover(r *plan.Route, n brokers.Node) (Cover, bool) {
 		port = n.Port
 	}
 	return Cover{Route: r.Name, Port: port, How: ByName, at: placeOf(r.Servers[servers[0]], port), written: "`to` of route " + r.Name}, true
-}
-
-// byName are the servers for a name: those of the exact one, else of the longest
-// pattern that it fits, else the default.
-func byName(r *plan.Route, name string) []int {
-	servers, length := r.Default, 0
-	for _, g := range r.Groups {
-		if g.Match == name {
-			return g.Servers
-		}
-		if suffix, wild := strings.CutPrefix(g.Match, "*"); wild && len(suffix) > length && len(name) > len(suffix) && strings.HasSuffix(name, suffix) {
-			servers, length = g.Servers, len(suffix)
-		}
-	}
-	return servers
 }
 
 // portCover is for plain routes. One that leads to the broker needs a frontend of its

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -107,9 +108,11 @@ func (k *Kafka) placeOf(node int32) string {
 	return strings.ReplaceAll(k.Pattern, config.NodeHole, strconv.Itoa(int(node)))
 }
 
+func byID(a, b Node) int { return cmp.Compare(a.ID, b.ID) }
+
 // Node is what is known of a node; nil: nothing.
 func (k *Kafka) Node(id int32) *Node {
-	i, found := slices.BinarySearchFunc(k.Nodes, id, func(n Node, id int32) int { return int(int64(n.ID) - int64(id)) })
+	i, found := slices.BinarySearchFunc(k.Nodes, id, func(n Node, id int32) int { return cmp.Compare(n.ID, id) })
 	if !found {
 		return nil
 	}
@@ -147,8 +150,7 @@ func (k *Kafka) MayLearn(host string, port uint16) bool {
 		if err == nil {
 			return h.Name == "" && h.Net.Contains(addr)
 		}
-		suffix, wild := strings.CutPrefix(h.Name, "*")
-		return h.Name != "" && (h.Name == host || wild && len(host) > len(suffix) && strings.HasSuffix(host, suffix))
+		return h.Name == host || below(h.Name, host)
 	})
 }
 
@@ -203,7 +205,7 @@ func (r *Route) withNodes(known []KnownNode) *Route {
 		}
 		taken[node.Server] = true
 		k.Nodes = append(k.Nodes, node)
-		slices.SortFunc(k.Nodes, func(a, b Node) int { return int(int64(a.ID) - int64(b.ID)) })
+		slices.SortFunc(k.Nodes, byID)
 	}
 	next.nameNodes()
 	return &next

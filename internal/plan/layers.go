@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"midspan/internal/config"
 )
@@ -165,3 +166,24 @@ const (
 
 // Stream tells whether the mode is over TCP.
 func (m Mode) Stream() bool { return m != UDP }
+
+// ServersFor are the servers for a name, as indices: those of the exact one, else of
+// the longest pattern that it fits, else the default.
+func (r *Route) ServersFor(name string) []int {
+	servers, length := r.Default, len("*")
+	for _, g := range r.Groups {
+		if g.Match == name {
+			return g.Servers
+		}
+		if below(g.Match, name) && len(g.Match) > length {
+			servers, length = g.Servers, len(g.Match)
+		}
+	}
+	return servers
+}
+
+// below tells whether name is one of those that pattern ("*.x") stands for.
+func below(pattern, name string) bool {
+	suffix, wild := strings.CutPrefix(pattern, "*")
+	return wild && len(name) > len(suffix) && strings.HasSuffix(name, suffix)
+}

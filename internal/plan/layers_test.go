@@ -173,3 +173,14 @@ routes:
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }
+
+func TestServersFor(t *testing.T) {
+	r := &Route{Default: []int{0}, Groups: []Group{
+		{Match: "*.com", Servers: []int{1}}, {Match: "*.example.com", Servers: []int{2}}, {Match: "a.example.com", Servers: []int{3}},
+	}}
+	for name, want := range map[string]int{"a.example.com": 3, "b.example.com": 2, "x.b.example.com": 2, "example.com": 1, "com": 0, ".com": 0, "": 0} {
+		if got := r.ServersFor(name)[0]; got != want {
+			t.Errorf("%q: set %d, want %d", name, got, want)
+		}
+	}
+}

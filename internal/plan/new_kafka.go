@@ -169,7 +169,7 @@ func (b *builder) nodes(c *config.Route, r *Route, k *Kafka) {
 		at[server] = id
 		k.Nodes = append(k.Nodes, Node{ID: id, Server: server, By: NodeWritten})
 	}
-	slices.SortFunc(k.Nodes, func(x, y Node) int { return int(int64(x.ID) - int64(y.ID)) })
+	slices.SortFunc(k.Nodes, byID)
 	for i := range c.To {
 		if t := c.To[i].Target; t.V.Port == 0 {
 			b.problems.Addf(t.Pos, "route %q: server %s has no port, and connections come in on many; write HOST:PORT", r.Name, t.V)
