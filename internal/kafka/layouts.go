@@ -302,54 +302,47 @@ func describeClusterLayout(version int16) layout {
 }
 
 func shareFetchLayout(version int16) layout {
-	var p program
-	p.head(true)
-	p.fix(4 + 2) // throttle time, error
-	p.str(true)  // message
-	if version >= 1 {
-		p.fix(4) // acquisition lock timeout
-	}
-	p.array(true, func() {
-		p.topic(false)
-		p.array(true, func() {
-			p.fix(4 + 2) // index, error
-			p.str(true)
-			p.fix(2) // acknowledge error
-			p.str(true)
-			p.fix(4 + 4) // leader, epoch
-			p.tags(true)
-			p.str(true)            // records
-			p.array(true, func() { // acquired records
-				p.fix(8 + 8 + 2)
-				p.tags(true)
-			})
+	l := shareLayout(version >= 1, func(p *program) {
+		p.fix(4 + 2) // index, error
+		p.str(true)
+		p.fix(2) // acknowledge error
+		p.str(true)
+		p.fix(4 + 4) // leader, epoch
+		p.tags(true)
+		p.str(true)            // records
+		p.array(true, func() { // acquired records
+			p.fix(8 + 8 + 2)
 			p.tags(true)
 		})
 		p.tags(true)
 	})
-	p.mark()
-	p.nodes(endpoint)
-	p.mark()
-	return layout{prog: p, part: partNodes, shape: endpoint, stream: true}
+	l.stream = true
+	return l
 }
 
 func shareAcknowledgeLayout(version int16) layout {
+	return shareLayout(version >= 2, func(p *program) {
+		p.fix(4 + 2) // index, error
+		p.str(true)
+		p.fix(4 + 4) // leader, epoch
+		p.tags(true)
+		p.tags(true)
+	})
+}
+
+// shareLayout is what the answers for share groups have in common: all but a partition's
+// part, and the time that locks last, where the version has that.
+func shareLayout(lock bool, partition func(*program)) layout {
 	var p program
 	p.head(true)
 	p.fix(4 + 2) // throttle time, error
 	p.str(true)  // message
-	if version >= 2 {
+	if lock {
 		p.fix(4) // acquisition lock timeout
 	}
 	p.array(true, func() {
 		p.topic(false)
-		p.array(true, func() {
-			p.fix(4 + 2) // index, error
-			p.str(true)
-			p.fix(4 + 4) // leader, epoch
-			p.tags(true)
-			p.tags(true)
-		})
+		p.array(true, func() { partition(&p) })
 		p.tags(true)
 	})
 	p.mark()
