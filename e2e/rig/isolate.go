@@ -48,8 +48,11 @@ func Isolate(t *testing.T) bool {
 		_ = cmd.Process.Kill() // only when the test is given up; else it has ended
 	})
 	err = cmd.Wait()
-	text := strings.TrimSpace(noise.ReplaceAllString(out.String(), ""))
-	t.Log("in namespaces of its own:\n" + text)
+	text, words := splitWords(noise.ReplaceAllString(out.String(), ""))
+	if words != "" {
+		t.Log("last words of what ran in namespaces of its own:\n" + words)
+	}
+	t.Log("in namespaces of its own:\n" + strings.TrimSpace(text))
 	switch {
 	case err != nil:
 		t.Errorf("in namespaces of its own: %v", err)
@@ -61,6 +64,27 @@ func Isolate(t *testing.T) bool {
 
 // noise are the lines of a verbose test run that say nothing here.
 var noise = regexp.MustCompile(`(?m)^(=== (RUN|CONT|NAME|PAUSE) .*|PASS|FAIL)\n`)
+
+// lastWords begins what Proc.end logs.
+var lastWords = regexp.MustCompile(`^( +)proc\.go:\d+: std(out|err) of `)
+
+// splitWords takes processes' last words out of a test's log: there are many, and
+// what failed is lost among them.
+func splitWords(log string) (text, words string) {
+	var rest, said strings.Builder
+	inside := "\n" // what lines begin with that go on with the last words; none does
+	for line := range strings.Lines(log) {
+		if m := lastWords.FindStringSubmatch(line); m != nil {
+			inside = m[1] + "    "
+		} else if !strings.HasPrefix(line, inside) {
+			inside = "\n"
+			rest.WriteString(line)
+			continue
+		}
+		said.WriteString(line)
+	}
+	return rest.String(), said.String()
+}
 
 // startIsolated tries without a user namespace first when that can work.
 func startIsolated(t *testing.T, out *bytes.Buffer) (*exec.Cmd, error) {
