@@ -21,7 +21,8 @@
 //	stream        writes 200 records a second and reads them, by a group of the
 //	              protocol in group (classic, consumer, share), until stdin ends, and
 //	              then reads until all that was acknowledged is there; "progress
-//	              ACKNOWLEDGED READ"
+//	              ACKNOWLEDGED READ". librdkafka's consumer is made anew when for 30 s
+//	              it had no connection and tried to make none, and that is told
 //
 // A record's value is its number in eight digits, padded to 100 bytes.
 package kafka

@@ -68,8 +68,13 @@ const (
 	kafkaController = 9193
 )
 
-// kafkaStart bounds the start of a cluster on a machine that is busy.
-const kafkaStart = 3 * time.Minute
+// kafkaStart bounds the start of a cluster, and kafkaStop the end of a node, on a
+// machine that is busy. A node that ends waits for the others; where all processors
+// were taken, to end took 17 s and to end and start again over a minute.
+const (
+	kafkaStart = 3 * time.Minute
+	kafkaStop  = 3 * time.Minute
+)
 
 // NeedKafka is the class path of a Kafka server; it downloads that once for a
 // machine. Call it before Isolate.
@@ -145,7 +150,7 @@ func (k *Kafka) Stop(id int) {
 	k.t.Helper()
 	k.nodes[id].stopped = true
 	k.nodes[id].Signal(syscall.SIGTERM)
-	k.nodes[id].Exit(time.Minute)
+	k.nodes[id].Exit(kafkaStop)
 }
 
 // Kill ends a node as a power cut does.
