@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -15,7 +16,8 @@ import (
 
 // FuzzProxyHeader holds the skipper to three rules: how the stream is cut does
 // not matter; without an error, what is left is the stream without one header;
-// and what the codec takes whole is taken here, with the same rest.
+// and what the codec takes whole is taken here, with the same rest, unless its
+// TLVs are wrong, which the codec does not look at.
 func FuzzProxyHeader(f *testing.F) {
 	for _, s := range []string{
 		"", "P", "PROXY", getRoot, v1Text, v1Text + getRoot, "PROXY UNKNOWN\r\n" + getRoot, "PROXY x\r\n", "PUT / HTTP/1.1\r\n\r\n",
@@ -40,11 +42,21 @@ func FuzzProxyHeader(f *testing.F) {
 		r := bufio.NewReaderSize(bytes.NewReader(stream), len(stream)+16)
 		if h, codecErr := proxyproto.Read(r); codecErr == nil && h != nil {
 			want, _ := io.ReadAll(r)
+			if err != nil && mayBeWrong(h) {
+				return
+			}
 			if err != nil || !bytes.Equal(rest, want) {
 				t.Fatalf("codec: %q; here: %q, %v", want, rest, err)
 			}
 		}
 	})
+}
+
+// mayBeWrong tells whether h has TLVs that can be refused: they are cut off, or there
+// is a checksum among them.
+func mayBeWrong(h *proxyproto.Header) bool {
+	tlvs, err := h.TLVs()
+	return err != nil || slices.ContainsFunc(tlvs, func(t proxyproto.TLV) bool { return t.Type == proxyproto.PP2_TYPE_CRC32C })
 }
 
 func skipped(stream io.Reader) (rest []byte, err error) {
