@@ -200,9 +200,9 @@ func (l *loop) refuse(p *pair, why reason, detail string) {
 // tellEvery is how often a route says that it refuses for the same reason.
 const tellEvery = 10 * time.Second
 
-// tell logs why p is refused, or broken off if it has had a server. Whoever is refused may try thousands of times a
-// second, so for each route and reason there is a line in tellEvery; the access
-// log has them all.
+// tell logs why p is refused, or broken off if it has had a server. Whoever is
+// refused may try thousands of times a second, so for each route and reason there
+// is a line in tellEvery; the access log has them all.
 func (l *loop) tell(p *pair, why reason, detail string) {
 	p.mishap().lastErr = detail
 	said := &p.route().said[why]

@@ -56,8 +56,7 @@ func (l *loop) findNode(p *pair) bool {
 	if n == nil {
 		return true
 	}
-	// Those in force now, which may be newer than p's.
-	if at, known := p.route().set.Load().nodes[n.id]; known && at.named {
+	if at, known := p.nodePlace(); known && at.named {
 		p.kafka.picker = at.picker
 		return true
 	}
@@ -71,11 +70,17 @@ func (l *loop) findNode(p *pair) bool {
 	return false
 }
 
+// nodePlace is where p's node is by the settings in force, which may be newer than p's.
+func (p *pair) nodePlace() (at nodeAt, known bool) {
+	at, known = p.route().set.Load().nodes[p.kafka.node.id]
+	return at, known
+}
+
 // nodePicker chooses the server of a connection of mode kafka. A node may have moved
 // while the connection waited for room, and another be where it was.
 func (p *pair) nodePicker() *picker {
-	if n := p.kafka.node; n != nil {
-		if at, known := p.route().set.Load().nodes[n.id]; known && at.named {
+	if p.kafka.node != nil {
+		if at, known := p.nodePlace(); known && at.named {
 			return at.picker
 		}
 	}
@@ -96,7 +101,7 @@ func (s *settings) listensOn(port uint16) bool {
 // nodeTimer looks again for the node of a connection that waits for a plan that
 // knows it.
 func (l *loop) nodeTimer(p *pair) {
-	switch at, known := p.route().set.Load().nodes[p.kafka.node.id]; {
+	switch at, known := p.nodePlace(); {
 	case socketError(p.client.fd) != 0:
 		l.abort(p, resetByClient)
 	case p.client.held == nil && toRead(p.client.fd) == 0: // a load balancer that tests whether somebody listens

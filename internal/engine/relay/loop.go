@@ -323,7 +323,9 @@ func (l *loop) conns() []engine.Conn {
 		out = append(out, c)
 	}
 	for s := range l.sessions.all() {
-		out = append(out, s.conn())
+		if c, lives := s.conn(); lives {
+			out = append(out, c)
+		}
 	}
 	return out
 }

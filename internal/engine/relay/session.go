@@ -37,6 +37,7 @@ type session struct {
 	p       pair       // a copy, of which no loop knows
 	phase   string     // engine.Conn.State, as long as no flow has ended
 	over    bool       // p.endedBy is final, and both legs are reset
+	gone    bool       // it is out of the books
 	lost    *leg       // the leg that has failed
 	clients *leg       // nil before run
 	servers *leg       // mode tcp: of the server
@@ -199,7 +200,7 @@ func (s *session) finish() {
 			}
 		}
 	}
-	s.over = true
+	s.over, s.gone = true, true
 	s.sync()
 	if s.requests == 0 { // else each has its own record
 		s.l.recordEnd(&s.p)
@@ -227,12 +228,16 @@ func (s *session) enter(phase string) bool {
 	return !s.over
 }
 
-// conn describes the session.
-func (s *session) conn() engine.Conn {
+// conn describes the session, if it lives: whoever has seen the record of its end
+// does not find it.
+func (s *session) conn() (c engine.Conn, lives bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.gone {
+		return c, false
+	}
 	s.sync()
-	c := s.p.conn()
+	c = s.p.conn()
 	c.Idle = s.now() - s.p.lastMove
 	if u := s.using.Load(); u != nil {
 		c.Server, c.Endpoint = u.server, u.to
@@ -247,7 +252,7 @@ func (s *session) conn() engine.Conn {
 	default:
 		c.State = s.phase
 	}
-	return c
+	return c, true
 }
 
 // moved counts bytes that came from the client (up), or went to it.
