@@ -57,19 +57,7 @@ func TestTLSWithServers(t *testing.T) {
 				return nil
 			}
 			s := newTheatre(t, serveTLS(t, config, echoTLS), "upstream_tls: {"+c.settings+"}")
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, err = io.WriteString(conn, "hello") // the reset may be there before
-			if err == nil {
-				err = conn.(*net.TCPConn).CloseWrite()
-			}
-			var got []byte
-			if err == nil {
-				got, err = io.ReadAll(conn)
-			}
+			got, err := answer(s.addr, "hello")
 			e := s.Status().Routes[0].Endpoints[0]
 			if c.err == "" {
 				if string(got) != "hello" || err != nil {
@@ -91,6 +79,22 @@ func TestTLSWithServers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// answer is what addr sends back to text and its end, and the first error. A
+// forwarder that resets a connection may do so before any of the steps, even before
+// the dial has looked whether it is connected.
+func answer(addr, text string) ([]byte, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if _, err = io.WriteString(conn, text); err != nil {
+		return nil, err
+	}
+	_ = conn.(*net.TCPConn).CloseWrite() // not connected, after a reset: the read says which
+	return io.ReadAll(conn)
 }
 
 // TestTLSFallsBack: a server whose handshake fails is passed by for another one,
