@@ -28,7 +28,7 @@ type played struct {
 // script is a server that plays steps, and then waits for the client's end.
 func script(steps []step, bytewise bool, done chan<- played) func(net.Conn) {
 	return func(c net.Conn) {
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		var p played
 		for _, s := range steps {
 			got := make([]byte, len(s.reads))
@@ -74,7 +74,7 @@ func playAll(t *testing.T, check plan.Check, cases []exchange) {
 			done := make(chan played, 1)
 			server := serve(t, script(c.steps, bytewise, done))
 			all.Go(func() {
-				_, err := probeOnce(server, check, 2*time.Second)
+				_, err := probeOnce(server, check, 4*time.Second) // byte by byte takes its time on a busy machine
 				switch {
 				case c.want == "" && err != nil:
 					t.Errorf("%s (bytewise: %t): failed: %v", c.name, bytewise, err)

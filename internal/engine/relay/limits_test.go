@@ -137,6 +137,8 @@ func TestRouteLimitQueue(t *testing.T) {
 	l := newLimited(t, "max_connections: 10")
 	var inside, most atomic.Int64
 	var wg sync.WaitGroup
+	full := make(chan struct{}) // the first stay until there are as many as there may be
+	var once sync.Once
 	for range 300 {
 		wg.Go(func() {
 			c, err := l.visit("127.0.0.1")
@@ -147,7 +149,14 @@ func TestRouteLimitQueue(t *testing.T) {
 			n := inside.Add(1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
-			time.Sleep(2 * time.Millisecond)
+			if n == 10 {
+				once.Do(func() { close(full) })
+			}
+			select {
+			case <-full:
+				time.Sleep(2 * time.Millisecond)
+			case <-time.After(20 * time.Second):
+			}
 			inside.Add(-1) // before the engine can know
 			c.Close()
 		})
