@@ -35,6 +35,7 @@ var states = map[engine.Reason][2]string{
 	engine.SourceLimit:        {"PR"},
 	engine.NoServerName:       {"PR"},
 	engine.UnknownServerName:  {"PR"},
+	engine.UnknownHost:        {"PR"},
 	engine.NotTLS:             {"PR"},       // as `reject if !{ req.ssl_hello_type 1 }`
 	engine.TLSFailed:          {"PR"},       // HAProxy writes a line of another form: "SSL handshake failure"
 	engine.BadRequest:         {"PR"},       // and <BADREQ>

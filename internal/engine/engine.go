@@ -249,6 +249,7 @@ const (
 	SourceLimit        Reason = "source limit" // per_source
 	NoServerName       Reason = "no server name"
 	UnknownServerName  Reason = "unknown server name"
+	UnknownHost        Reason = "unknown host or path" // mode http: no rule fits, and there is no `to`
 	NotTLS             Reason = "not TLS"
 	TLSFailed          Reason = "TLS handshake failed" // with the client
 	BadRequest         Reason = "bad request"          // not HTTP (mode kafka: not Kafka's protocol), or not safe to pass on
@@ -276,7 +277,7 @@ const (
 // asked for, and limits, but no want of servers.
 var refusals = []Reason{
 	NotAllowed, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit, RateLimit, RouteLimit,
-	SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest,
+	SourceLimit, NoServerName, UnknownServerName, UnknownHost, NotTLS, TLSFailed, BadRequest,
 }
 
 // Refused is how many of the connections that ended were refused.
@@ -291,7 +292,7 @@ func (c Counters) Refused() (n uint64) {
 var Reasons = []Reason{
 	ClosedByClient, ClosedByServer, ResetByClient, ResetByServer, NotAllowed,
 	Probe, OpeningTimeout, BadProxyHeader, ProxyNotAllowed, UnknownConsumer, ConsumerNotAllowed, ConsumerLimit,
-	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, NotTLS, TLSFailed, BadRequest, UnknownNode, ConnectFailed, NoServer, ServersFull,
+	RateLimit, RouteLimit, SourceLimit, NoServerName, UnknownServerName, UnknownHost, NotTLS, TLSFailed, BadRequest, UnknownNode, ConnectFailed, NoServer, ServersFull,
 	NoResources, BadResponse, ResponseTimeout, IdleTimeout, FinTimeout, LostClient, LostServer, ServerDown, Killed, Stopped, Fault,
 }
 

@@ -117,7 +117,7 @@ func (c *conn) connect(x *exchange, kept bool) *upstream {
 			if len(x.tried) > 0 {
 				c.fail(x, ConnectFailed, x.Err)
 			} else {
-				c.fail(x, NoServer, err)
+				c.fail(x, unpicked(err), err)
 			}
 			return nil
 		}
@@ -142,6 +142,14 @@ func (c *conn) connect(x *exchange, kept bool) *upstream {
 			return nil
 		}
 	}
+}
+
+// unpicked is the reason for an error of Pick.
+func unpicked(err error) Reason {
+	if errors.Is(err, ErrFull) {
+		return ServersFull
+	}
+	return NoServer
 }
 
 // kept finds a connection that was used before: this client's own, or where any
@@ -339,7 +347,7 @@ func (c *conn) blame(err error) Reason {
 
 // statusOf are the answers to what goes wrong.
 var statusOf = map[Reason]int{
-	BadRequest: 400, NoRoute: 404, NoServer: 503, ConnectFailed: 502, BadResponse: 502, ServerClosed: 502, ServerReset: 502, Timeout: 504,
+	BadRequest: 400, NoRoute: 404, NoServer: 503, ServersFull: 503, ConnectFailed: 502, BadResponse: 502, ServerClosed: 502, ServerReset: 502, Timeout: 504,
 }
 
 // fail answers where that is still possible. Where a response has begun, it is

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -42,10 +43,20 @@ func (c *conn) serveH2() (int, Reason) {
 	s.stop()
 	s.wait()
 	c.p.h2.forget(c)
-	if c.aborted.Load() {
-		return int(s.requests.Load()), Aborted
+	return int(s.requests.Load()), c.endOf(h, s)
+}
+
+// endOf is why a connection that net/http served is over. A client of HTTP/2 that is
+// told to go closes first: of those that rest too long, and of a drain.
+func (c *conn) endOf(h *handed, s *netServer) Reason {
+	why := h.why.Load()
+	switch {
+	case c.aborted.Load():
+		return Aborted
+	case why == nil, c.p.draining.Load(), time.Since(time.Unix(0, s.rests.Load())) >= s.server.IdleTimeout:
+		return Done
 	}
-	return int(s.requests.Load()), Done
+	return *why
 }
 
 // netServer is net/http's server of one connection.
@@ -54,6 +65,7 @@ type netServer struct {
 	server   http.Server
 	proxy    httputil.ReverseProxy
 	requests atomic.Int64
+	rests    atomic.Int64 // when the last request ended, or the connection began: Unix nanoseconds
 	ctx      context.Context
 	stop     context.CancelFunc // ends a Shutdown that waits
 
@@ -82,6 +94,7 @@ func (s *netServer) wait() {
 
 func (c *conn) newServer() *netServer {
 	s := &netServer{c: c}
+	s.rests.Store(time.Now().UnixNano())
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	r := c.p.rules.Load()
 	quiet := log.New(io.Discard, "", 0)
@@ -122,7 +135,8 @@ type handed struct {
 	net.Conn
 	held    []byte
 	strict  strict
-	refused bool // there is nothing to read but what is held
+	refused bool                   // there is nothing to read but what is held
+	why     atomic.Pointer[Reason] // how the client has ended the connection; nil: it has not
 	once    sync.Once
 	gone    chan struct{} // closed with it
 }
@@ -136,6 +150,7 @@ func (h *handed) Read(b []byte) (n int, err error) {
 		return 0, io.EOF
 	default:
 		n, err = h.Conn.Read(b)
+		h.saw(err)
 	}
 	if h.refused || n == 0 {
 		return n, err
@@ -148,6 +163,19 @@ func (h *handed) Read(b []byte) (n int, err error) {
 		return h.Read(b)
 	}
 	return n, nil
+}
+
+// saw notes an end that is the client's: there is none after it, and none of a
+// connection that was closed here, or was waited for too long.
+func (h *handed) saw(err error) {
+	why := ClientReset
+	switch {
+	case err == nil, isTimeout(err), errors.Is(err, net.ErrClosed):
+		return
+	case errors.Is(err, io.EOF):
+		why = ClientClosed
+	}
+	h.why.CompareAndSwap(nil, &why)
 }
 
 func (h *handed) Close() error {

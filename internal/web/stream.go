@@ -53,6 +53,7 @@ func (s *netServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.running.Done()
+	defer func() { s.rests.Store(time.Now().UnixNano()) }()
 	s.requests.Add(1)
 	x := &stream{c: s.c, rules: s.c.p.rules.Load()}
 	x.Start = time.Now()
@@ -217,7 +218,7 @@ func (tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	for {
 		ep, err := x.rules.up.Pick(x.From, x.target.group, x.cookie, x.tried)
 		if err != nil {
-			if x.Reason = NoServer; len(x.tried) > 0 {
+			if x.Reason = unpicked(err); len(x.tried) > 0 {
 				x.Reason, err = ConnectFailed, x.Err
 			}
 			return nil, err

@@ -54,6 +54,9 @@ type tunnel struct {
 func (t *tunnel) relay(dst, src *leg, count *int64, upward bool) {
 	err := pump(dst, src, count)
 	if err == nil {
+		if halved := t.c.p.halved; halved != nil {
+			halved(t.c.from, !upward)
+		}
 		err = asLeg(dst.closeWrite(), false)
 	}
 	var leg *legError

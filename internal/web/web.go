@@ -20,6 +20,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -36,9 +37,13 @@ type Upstream interface {
 	// Default. prefer is the server that the client is to stay on, if it is up;
 	// or "". tried are endpoints that could not be connected to just now.
 	//
-	// An endpoint that is returned counts as used until its Done.
+	// An endpoint that is returned counts as used until its Done. Where there are
+	// servers, but none that takes one more request, the error is ErrFull.
 	Pick(from *Client, group int, prefer string, tried []Endpoint) (Endpoint, error)
 }
+
+// ErrFull is what Pick says where all servers have as much as they may have.
+var ErrFull = errors.New("the servers have their max_connections")
 
 // Endpoint is an address of a server. It is a comparable value: connections to
 // endpoints that are equal are shared.
@@ -86,6 +91,7 @@ const (
 	HeadTimeout   Reason = "header timeout"                    // the request's head was not complete in time
 	NoRoute       Reason = "no servers for this host and path" // nor has the route any
 	NoServer      Reason = "no server up"                      // Pick had none
+	ServersFull   Reason = "servers full"                      // Pick had none that takes more: ErrFull
 	ConnectFailed Reason = "connect failed"                    // to all that could be tried
 	BadResponse   Reason = "bad response"                      // what the server sent is not HTTP, or not safe to pass on
 	ServerClosed  Reason = "closed by server"                  // before the response was complete
@@ -127,12 +133,16 @@ type Options struct {
 	// Record, if not nil, is called once for each request when it has ended,
 	// from the data path: it must not block.
 	Record func(*Exchange)
+	// Halved, if not nil, is called when a side of an upgraded connection has ended
+	// its flow. It must not block, either.
+	Halved func(from *Client, byServer bool)
 }
 
 // Proxy forwards the requests of one route. Its methods may be called from any
 // goroutine.
 type Proxy struct {
 	record   func(*Exchange)
+	halved   func(*Client, bool)
 	rules    atomic.Pointer[rules]
 	draining atomic.Bool
 	pool     pool
@@ -148,7 +158,7 @@ type Proxy struct {
 
 // New makes a Proxy for a route of mode http. Close ends it.
 func New(r *plan.Route, u Upstream, o Options) *Proxy {
-	p := &Proxy{record: o.Record, conns: map[*conn]struct{}{}, stop: make(chan struct{})}
+	p := &Proxy{record: o.Record, halved: o.Halved, conns: map[*conn]struct{}{}, stop: make(chan struct{})}
 	p.pool.init()
 	p.h2.init(p)
 	p.Update(r, u)

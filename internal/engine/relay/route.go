@@ -263,6 +263,7 @@ const (
 	sourceLimit
 	noServerName
 	unknownServerName
+	unknownHost
 	notTLS
 	tlsFailed
 	badRequest
@@ -290,7 +291,7 @@ var reasons = [numReasons]engine.Reason{
 	probe: engine.Probe, openingTimeout: engine.OpeningTimeout, badProxyHeader: engine.BadProxyHeader, proxyNotAllowed: engine.ProxyNotAllowed,
 	unknownConsumer: engine.UnknownConsumer, consumerNotAllowed: engine.ConsumerNotAllowed, consumerLimit: engine.ConsumerLimit,
 	rateLimit: engine.RateLimit, routeLimit: engine.RouteLimit, sourceLimit: engine.SourceLimit,
-	noServerName: engine.NoServerName, unknownServerName: engine.UnknownServerName, notTLS: engine.NotTLS, tlsFailed: engine.TLSFailed, badRequest: engine.BadRequest,
+	noServerName: engine.NoServerName, unknownServerName: engine.UnknownServerName, unknownHost: engine.UnknownHost, notTLS: engine.NotTLS, tlsFailed: engine.TLSFailed, badRequest: engine.BadRequest,
 	unknownNode: engine.UnknownNode, connectFailed: engine.ConnectFailed, noServer: engine.NoServer, serversFull: engine.ServersFull, noResources: engine.NoResources,
 	badResponse: engine.BadResponse, responseTimeout: engine.ResponseTimeout,
 	idleTimeout: engine.IdleTimeout, finTimeout: engine.FinTimeout, lostClient: engine.LostClient, lostServer: engine.LostServer,

@@ -77,7 +77,7 @@ func (r *route) setWeb(set *settings, up []choice) {
 	}
 	r.ends = ends
 	if u := (webUpstream{set}); r.web == nil {
-		r.web = &proxy{Proxy: web.New(set.Route, u, web.Options{Record: recordRequest})}
+		r.web = &proxy{Proxy: web.New(set.Route, u, web.Options{Record: recordRequest, Halved: tunnelHalved})}
 	} else {
 		r.web.Update(set.Route, u)
 	}
@@ -128,19 +128,36 @@ func (s *session) serveHTTP() {
 	if s.over {
 		return
 	}
-	s.p.endedBy = reasonOf[why]
+	s.p.endedBy = s.reasonOf(why)
 	silent := requests == 0 && s.up.Load() == 0
 	if silent && (why == web.ClientClosed || why == web.ClientReset || why == web.Done) {
 		s.p.endedBy = probe
 	}
 }
 
-// reasonOf are the engine's words for the proxy's.
-var reasonOf = map[web.Reason]reason{
+// webReasons are the engine's words for the proxy's.
+var webReasons = map[web.Reason]reason{
 	web.Done: closedByServer, web.BadRequest: badRequest, web.HeadTimeout: openingTimeout,
-	web.NoRoute: unknownServerName, web.NoServer: noServer, web.ConnectFailed: connectFailed,
+	web.NoRoute: unknownHost, web.NoServer: noServer, web.ServersFull: serversFull, web.ConnectFailed: connectFailed,
 	web.BadResponse: badResponse, web.ServerClosed: closedByServer, web.ServerReset: resetByServer, web.Timeout: responseTimeout,
-	web.ClientClosed: closedByClient, web.ClientReset: resetByClient, web.Aborted: stopped, web.Tunnelled: closedByClient,
+	web.ClientClosed: closedByClient, web.ClientReset: resetByClient, web.Aborted: stopped,
+}
+
+// reasonOf is the engine's word for the proxy's. An upgraded connection has told who
+// ended first; s.mu is held.
+func (s *session) reasonOf(why web.Reason) reason {
+	if why == web.Tunnelled {
+		return s.p.endedBy
+	}
+	return webReasons[why]
+}
+
+// tunnelHalved notes that one side of an upgraded connection has ended its flow.
+func tunnelHalved(from *web.Client, byServer bool) {
+	s := from.Data.(*session)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halved(!byServer)
 }
 
 // recordRequest counts and reports a request that is over.
@@ -156,7 +173,7 @@ func recordRequest(x *web.Exchange) {
 	if s.over { // the proxy knows no more than that it was told to end
 		r.Reason = reasons[s.p.endedBy]
 	} else if x.Reason != web.Done {
-		r.Reason = reasons[reasonOf[x.Reason]]
+		r.Reason = reasons[s.reasonOf(x.Reason)]
 	}
 	s.mu.Unlock()
 	r.State, r.Server, r.Endpoint = "open", x.Server, x.Endpoint
@@ -180,10 +197,7 @@ func recordRequest(x *web.Exchange) {
 // proxy's rules.
 type webUpstream struct{ set *settings }
 
-var (
-	errNoServer    = errors.New("no server is up")
-	errServersFull = errors.New("the servers have their max_connections")
-)
+var errNoServer = errors.New("no server is up")
 
 // Pick implements web.Upstream. While all servers are full it waits, as a
 // connection does.
@@ -211,7 +225,7 @@ func (u webUpstream) Pick(from *web.Client, group int, prefer string, tried []we
 		case result == pickedNone:
 			return nil, errNoServer
 		case time.Since(began) >= u.set.ConnectTimeout.D():
-			return nil, errServersFull
+			return nil, web.ErrFull
 		}
 		select {
 		case <-time.After(waitFull):

@@ -183,8 +183,16 @@ func (s *session) flow(to, from *leg, up bool) {
 // flowEnded notes the end of the flow of g.
 func (s *session) flowEnded(g *leg) {
 	g.ended = true
+	s.halved(g == s.clients)
+}
+
+// halved follows on the end of the client's flow, or of the server's; s.mu is held.
+func (s *session) halved(byClient bool) {
+	if s.over {
+		return
+	}
 	s.lastMove.Store(int64(s.now())) // fin_timeout counts from here, however long the rest before
-	if first := !s.p.client.eof && !s.p.server.eof; g == s.clients {
+	if first := !s.p.client.eof && !s.p.server.eof; byClient {
 		s.p.client.eof = true
 		if first {
 			s.p.endedBy = closedByClient
