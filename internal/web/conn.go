@@ -27,8 +27,8 @@ type conn struct {
 	addr      []byte // the client's address, for X-Forwarded-For
 	protoLine string
 
-	own     map[Endpoint]*upstream // of this client only; see exchange.private
-	private bool                   // servers know this client by its connection
+	own     map[Endpoint]bool // where the pool may have connections of this client only
+	private bool              // servers know this client by its connection
 
 	readable func(fd uintptr) bool // tryRead, made once
 	readErr  error                 // of tryRead
@@ -339,8 +339,8 @@ func (c *conn) use(up *upstream) {
 
 // finish gives back what the connection has.
 func (c *conn) finish() {
-	for _, up := range c.own {
-		up.Close()
+	for ep := range c.own {
+		c.p.pool.forget(poolKey{ep, c})
 	}
 	c.release()
 	c.Close()

@@ -155,27 +155,28 @@ func unpicked(err error) Reason {
 // kept finds a connection that was used before: this client's own, or where any
 // will do, one of the pool.
 func (c *conn) kept(ep Endpoint, private bool, now time.Time) *upstream {
-	if up := c.own[ep]; up != nil {
-		delete(c.own, ep)
-		return up
+	if c.own[ep] {
+		if up := c.p.pool.get(poolKey{ep, c}, now); up != nil {
+			return up
+		}
 	}
 	if private {
 		return nil
 	}
-	return c.p.pool.get(ep, now)
+	return c.p.pool.get(poolKey{ep: ep}, now)
 }
 
 // keep has a connection wait for the next request.
 func (c *conn) keep(up *upstream, private bool) {
 	if !private && !c.private {
-		c.p.pool.put(up, time.Now())
+		c.p.pool.put(up, nil, time.Now())
 		return
 	}
 	if c.own == nil {
-		c.own = map[Endpoint]*upstream{}
+		c.own = map[Endpoint]bool{}
 	}
-	up.used = true
-	c.own[up.ep] = up
+	c.own[up.ep] = true
+	c.p.pool.put(up, c, time.Now())
 }
 
 // try makes the exchange over up, which it gives back or closes.

@@ -159,21 +159,27 @@ func (up *upstream) tryAsk(fd uintptr) (done bool) {
 	return true
 }
 
+// poolKey is what connections may be shared by.
+type poolKey struct {
+	ep    Endpoint
+	owner *conn // nil: anybody's
+}
+
 // pool are the connections to servers that no request is using.
 type pool struct {
 	mu     sync.Mutex
-	idle   map[Endpoint][]*upstream // the last one used is the last one
+	idle   map[poolKey][]*upstream // the last one used is the last one
 	closed bool
 }
 
-func (p *pool) init() { p.idle = map[Endpoint][]*upstream{} }
+func (p *pool) init() { p.idle = map[poolKey][]*upstream{} }
 
 // get takes the connection that was used last; nil: there is none. It may have
 // been closed by the server.
-func (p *pool) get(ep Endpoint, now time.Time) *upstream {
+func (p *pool) get(k poolKey, now time.Time) *upstream {
 	for {
 		p.mu.Lock()
-		all := p.idle[ep]
+		all := p.idle[k]
 		n := len(all)
 		if n == 0 {
 			p.mu.Unlock()
@@ -181,7 +187,7 @@ func (p *pool) get(ep Endpoint, now time.Time) *upstream {
 		}
 		up := all[n-1]
 		all[n-1] = nil
-		p.idle[ep] = all[:n-1]
+		p.idle[k] = all[:n-1]
 		p.mu.Unlock()
 		if now.Before(up.until) {
 			return up
@@ -190,14 +196,15 @@ func (p *pool) get(ep Endpoint, now time.Time) *upstream {
 	}
 }
 
-func (p *pool) put(up *upstream, now time.Time) {
+func (p *pool) put(up *upstream, owner *conn, now time.Time) {
+	k := poolKey{up.ep, owner}
 	up.used = true
 	up.until = now.Add(up.idle)
 	p.mu.Lock()
-	all := p.idle[up.ep]
+	all := p.idle[k]
 	keep := !p.closed && len(all) < maxIdle
 	if keep {
-		p.idle[up.ep] = append(all, up)
+		p.idle[k] = append(all, up)
 	}
 	p.mu.Unlock()
 	if !keep {
@@ -209,7 +216,7 @@ func (p *pool) put(up *upstream, now time.Time) {
 func (p *pool) expire(now time.Time) {
 	var gone []*upstream
 	p.mu.Lock()
-	for ep, all := range p.idle {
+	for k, all := range p.idle {
 		keep := all[:0]
 		for _, up := range all {
 			if now.After(up.until) || !up.open() {
@@ -219,12 +226,23 @@ func (p *pool) expire(now time.Time) {
 			}
 		}
 		clear(all[len(keep):])
-		if p.idle[ep] = keep; len(keep) == 0 {
-			delete(p.idle, ep)
+		if p.idle[k] = keep; len(keep) == 0 {
+			delete(p.idle, k)
 		}
 	}
 	p.mu.Unlock()
 	for _, up := range gone {
+		up.Close()
+	}
+}
+
+// forget closes what is there of k.
+func (p *pool) forget(k poolKey) {
+	p.mu.Lock()
+	all := p.idle[k]
+	delete(p.idle, k)
+	p.mu.Unlock()
+	for _, up := range all {
 		up.Close()
 	}
 }

@@ -489,33 +489,48 @@ func TestKeepAlive(t *testing.T) {
 		}
 	}
 	addr := says(t, lines("HTTP/1.1 200 OK|Keep-Alive: timeout=0|Content-Length: 0"))
-	f := newFront(t, route(addr), addr)
-	w := f.dial()
-	w.roundTrip(get)
-	w.roundTrip(get)
-	if n := f.servers.all[0].dials.Load(); n != 2 {
-		t.Errorf("%d connections", n)
+	for _, own := range []plan.SendProxy{plan.SendNone, plan.SendV2} {
+		r := route(addr)
+		r.SendProxy = own
+		f := newFront(t, r, addr)
+		w := f.dial()
+		w.roundTrip(get)
+		w.roundTrip(get)
+		if n := f.servers.all[0].dials.Load(); n != 2 {
+			t.Errorf("send_proxy %s: %d connections", own, n)
+		}
 	}
 }
 
-// TestExpire: connections that nobody uses are closed.
+// TestExpire: connections that nobody uses are closed, a client's own too while it is
+// there.
 func TestExpire(t *testing.T) {
-	closed := make(chan bool, 1)
-	addr := rawServer(t, func(w *wire) {
-		w.head()
-		w.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		w.head()
-		closed <- true
-	})
-	f := newFront(t, route(addr), addr)
-	f.dial().roundTrip(get)
-	f.recorded(1)
-	f.pool.expire(time.Now().Add(idleServer / 2))
-	if len(f.pool.idle) != 1 {
-		t.Fatal("closed too soon")
+	for _, own := range []bool{false, true} {
+		closed := make(chan bool, 1)
+		addr := rawServer(t, func(w *wire) {
+			w.head()
+			w.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			w.head()
+			closed <- true
+		})
+		r := route(addr)
+		if own {
+			r.SendProxy = plan.SendV2
+		}
+		f := newFront(t, r, addr)
+		f.dial().roundTrip(get)
+		f.recorded(1)
+		f.pool.expire(time.Now().Add(idleServer / 2))
+		if len(f.pool.idle) != 1 {
+			t.Error("closed too soon")
+		}
+		f.pool.expire(time.Now().Add(2 * idleServer))
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second):
+			t.Errorf("own %v: the connection is kept", own)
+		}
 	}
-	f.pool.expire(time.Now().Add(2 * idleServer))
-	<-closed
 }
 
 // TestIdle: a connection between two requests holds no buffers.
