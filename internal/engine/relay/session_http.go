@@ -211,6 +211,9 @@ func (u webUpstream) Pick(from *web.Client, group int, prefer string, tried []we
 	for _, t := range tried {
 		not = append(not, t.(*webEndpoint).endpoint)
 	}
+	if len(tried) >= u.set.tries() {
+		return nil, errNoServer
+	}
 	for began := time.Now(); ; {
 		c, result := p.named(prefer, not), picked
 		if c == nil {

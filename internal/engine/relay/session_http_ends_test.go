@@ -138,6 +138,20 @@ func TestHTTPNoRoute(t *testing.T) {
 	s.endedBy(engine.UnknownHost)
 }
 
+// TestHTTPTries: a request is tried at no more servers than the route says.
+func TestHTTPTries(t *testing.T) {
+	dead, good := fmt.Sprintf("127.0.0.1:%d", freePort(t)), webServer(t, "good")
+	for tries, want := range map[int]string{1: "502 ", 2: "200 good "} {
+		s := newTheatre(t, fmt.Sprintf("[%s, %s]", dead, good), fmt.Sprintf("mode: http, balance: first, tries: %d", tries))
+		if got := get(t, httpClientOf(t, nil), "http://"+s.addr+"/"); !strings.HasPrefix(got, want) {
+			t.Errorf("tries: %d: %q, want %s", tries, got, want)
+		}
+		if r := s.end(1); r.Retries != 1 || tries == 1 && r.Reason != engine.ConnectFailed {
+			t.Errorf("tries: %d: %d tried in vain, %s", tries, r.Retries, r.Reason)
+		}
+	}
+}
+
 // TestHTTP2Ends: a connection of HTTP/2 has been closed by its client, or by the
 // server where it rested too long.
 func TestHTTP2Ends(t *testing.T) {
