@@ -43,7 +43,11 @@ func (c *conn) serveH2() (int, Reason) {
 	s.stop()
 	s.wait()
 	c.p.h2.forget(c)
-	return int(s.requests.Load()), c.endOf(h, s)
+	n := int(s.requests.Load())
+	if h.strict.refused.Load() {
+		return n + 1, BadRequest
+	}
+	return n, c.endOf(h, s)
 }
 
 // endOf is why a connection that net/http served is over. A client of HTTP/2 that is

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"sync/atomic"
 	"time"
 
 	"midspan/internal/web/h1"
@@ -21,6 +22,7 @@ type strict struct {
 	left    int64 // of a body with a length
 	chunked bool  // it is in such a body
 	chunks  h1.Chunks
+	refused atomic.Bool // a head was
 }
 
 // netHeader is what net/http allows in a head beyond MaxHeaderBytes, with some more.
@@ -94,6 +96,7 @@ func (g *strict) whole(head []byte) error {
 
 // record reports a head that is refused, of which ServeHTTP never hears.
 func (g *strict) record(err error) {
+	g.refused.Store(true)
 	if record := g.c.p.record; record != nil {
 		record(&Exchange{From: g.c.from, Protocol: "HTTP/1.1", Status: 400, Start: time.Now(), Reason: BadRequest, Err: err})
 	}

@@ -138,6 +138,35 @@ func TestHTTPNoRoute(t *testing.T) {
 	s.endedBy(engine.UnknownHost)
 }
 
+// TestHTTPRefused: a connection that is ended for what it asks is counted for that,
+// and has one record, whoever reads the requests.
+func TestHTTPRefused(t *testing.T) {
+	for _, settings := range []string{"", "http: {protocol: h2}"} {
+		s := newTheatre(t, webServer(t, "a"), "mode: http, "+settings)
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "not HTTP\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
+			t.Errorf("%q, %v", b, err)
+		}
+		c.Close()
+		if r := s.end(1); r.Reason != engine.BadRequest || r.HTTP == nil || r.HTTP.Status != 400 {
+			t.Errorf("%+v", r)
+		}
+		s.endedBy(engine.BadRequest)
+		s.mu.Lock()
+		if n := len(s.records); n != 1 {
+			t.Errorf("%s: %d records", settings, n)
+		}
+		s.mu.Unlock()
+	}
+}
+
 // TestHTTPTries: a request is tried at no more servers than the route says.
 func TestHTTPTries(t *testing.T) {
 	dead, good := fmt.Sprintf("127.0.0.1:%d", freePort(t)), webServer(t, "good")
