@@ -18,9 +18,15 @@ type choice struct {
 }
 
 // take counts a connection or an attempt; drop takes it back.
-func (c *choice) take() {
+// take counts a connection on c, unless somebody has taken the last place since c
+// was looked at: loops and sessions choose at the same time.
+func (c *choice) take() bool {
+	if n := c.load.Add(1); c.server.MaxConnections > 0 && n > int64(c.server.MaxConnections) {
+		c.load.Add(-1)
+		return false
+	}
 	c.active.Add(1)
-	c.load.Add(1)
+	return true
 }
 
 func (c *choice) drop() {
@@ -141,6 +147,15 @@ func (p *picker) pick(client netip.Addr, tried []*endpoint) (*choice, pickResult
 		}
 	}
 	return nil, result
+}
+
+// take is pick, and counts a connection on what it gives.
+func (p *picker) take(client netip.Addr, tried []*endpoint) (*choice, pickResult) {
+	c, result := p.pick(client, tried)
+	if result == picked && !c.take() {
+		return nil, pickedFull
+	}
+	return c, result
 }
 
 func (p *picker) pickFrom(tier int, all []choice, client netip.Addr, free func(*choice) bool) (best *choice) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -31,6 +32,31 @@ func mustPick(t *testing.T, p *picker, from netip.Addr, tried ...*endpoint) stri
 		t.Fatalf("nothing picked: %d", result)
 	}
 	return c.server.Name
+}
+
+// TestTake: several that choose at the same time have no more than the server's
+// max_connections.
+func TestTake(t *testing.T) {
+	up := upstream(1)
+	up[0].server.MaxConnections = 1
+	p := pickerOf(plan.First, up)
+	var wg sync.WaitGroup
+	var has, most atomic.Int64
+	for range 16 {
+		wg.Go(func() {
+			for range 200_000 {
+				if c, result := p.take(netip.Addr{}, nil); result == picked {
+					most.Store(max(most.Load(), has.Add(1)))
+					has.Add(-1)
+					c.drop()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 || up[0].load.Load() != 0 || up[0].active.Load() != 0 {
+		t.Errorf("%d at once, %d left", most.Load(), up[0].load.Load())
+	}
 }
 
 func TestInterleave(t *testing.T) {

@@ -85,9 +85,9 @@ const serverEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRD
 func (l *loop) tryNext(p *pair) {
 	d := p.dial
 	for {
-		c, result := p.picker().pick(netip.AddrFrom16(p.clientAddr.addr), d.tried)
-		if len(d.tried) == p.set.tries() || len(d.attempts) == maxAttempts {
-			result = pickedNone
+		c, result := (*choice)(nil), pickedNone
+		if len(d.tried) < p.set.tries() && len(d.attempts) < maxAttempts {
+			c, result = p.picker().take(netip.AddrFrom16(p.clientAddr.addr), d.tried)
 		}
 		if result != picked {
 			l.noneLeft(p, result)
@@ -96,7 +96,6 @@ func (l *loop) tryNext(p *pair) {
 		d.full = false
 		d.tried = append(d.tried, c.endpoint)
 		to := c.at(p.listener.port)
-		c.take()
 		if l.e.own.Load().circle(p.route(), to) {
 			l.attemptFailed(p, c, errCircle)
 			continue

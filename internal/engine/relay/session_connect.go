@@ -82,18 +82,20 @@ const never = 365 * 24 * time.Hour
 // next starts an attempt, and says when the one after it is due.
 func (f *find) next(ctx context.Context, timeout time.Duration) time.Duration {
 	s := f.s
-	c, result := s.p.picker().pick(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
-	switch {
-	case result == pickedNone, len(f.tried) == s.p.set.tries():
+	c, result := (*choice)(nil), pickedNone
+	if len(f.tried) < s.p.set.tries() {
+		c, result = s.p.picker().take(netip.AddrFrom16(s.p.clientAddr.addr), f.tried)
+	}
+	switch result {
+	case pickedNone:
 		f.allTried = true
 		return never
-	case result == pickedFull:
+	case pickedFull:
 		f.full = true
 		return waitFull
 	}
 	f.full = false
 	f.tried = append(f.tried, c.endpoint)
-	c.take()
 	f.inFlight++
 	go f.attempt(ctx, c)
 	return hedgeAfter(timeout)

@@ -216,12 +216,11 @@ func (u webUpstream) Pick(from *web.Client, group int, prefer string, tried []we
 	}
 	for began := time.Now(); ; {
 		c, result := p.named(prefer, not), picked
-		if c == nil {
-			c, result = p.pick(netip.AddrFrom16(s.p.clientAddr.addr), not)
+		if c == nil || !c.take() {
+			c, result = p.take(netip.AddrFrom16(s.p.clientAddr.addr), not)
 		}
 		switch {
 		case result == picked:
-			c.take()
 			t := u.end(c, s.p.listener.port)
 			s.using.Store(t)
 			return t, nil
