@@ -17,9 +17,9 @@ type choice struct {
 	load   *atomic.Int64
 }
 
-// take counts a connection or an attempt; drop takes it back.
-// take counts a connection on c, unless somebody has taken the last place since c
-// was looked at: loops and sessions choose at the same time.
+// take counts a connection or an attempt on c, and drop takes it back. It refuses
+// if somebody has taken the last place since c was looked at: loops and sessions
+// choose at the same time.
 func (c *choice) take() bool {
 	if n := c.load.Add(1); c.server.MaxConnections > 0 && n > int64(c.server.MaxConnections) {
 		c.load.Add(-1)
