@@ -45,6 +45,7 @@ func TestDrain(t *testing.T) {
 	var watchers sync.WaitGroup
 	watchers.Go(func() { watchProbe(l, f.Health, watching) })
 	watchers.Go(func() { watchListener(t, l, echoAddr, watching) })
+	rig.Until(t, rig.Patience, "both are watched", func() bool { return l.has(probeOK) && l.has(accepted) })
 
 	c, err := net.Dial("tcp", bulkAddr)
 	if err != nil {
@@ -82,11 +83,11 @@ func TestDrain(t *testing.T) {
 	// What the load balancer still sends until it has counted its failed probes
 	// is served.
 	open := l.first[refused] - l.first[sigterm]
-	if open < detection || open > detection+5*time.Second {
+	if open < detection || open > detection+15*time.Second { // and before the end of the transfer, see above
 		t.Errorf("listeners were open for %s, want %s", open, detection)
 	}
 	// The kernel resets a handshake that is under way as the listener closes.
-	if l.has(cut) && (l.first[cut] != l.last[cut] || l.first[refused]-l.first[cut] > 200*time.Millisecond) {
+	if l.has(cut) && (l.first[cut] != l.last[cut] || l.last[accepted] > l.first[cut]) {
 		t.Error("new connections were reset")
 	}
 	if l.last[accepted] > l.first[refused] {
@@ -142,7 +143,7 @@ func TestDrainSecondSignal(t *testing.T) {
 	m, _, _, echoAddr := drainRoutes(t, "{ detection: 30s, timeout: 10m }")
 	c := idle(t, echoAddr)
 	m.Signal(syscall.SIGTERM)
-	rig.Until(t, 5*time.Second, "the probe answers 503", func() bool { return m.Probe() == 503 })
+	rig.Until(t, rig.Patience, "the probe answers 503", func() bool { return m.Probe() == 503 })
 	if err := rig.Exchange(c, 1, 100); err != nil {
 		t.Errorf("the connection was cut by the first SIGTERM: %v", err)
 	}
@@ -161,7 +162,7 @@ func TestDrainTimeout(t *testing.T) {
 	m.Signal(syscall.SIGTERM)
 	wantReset(t, c)
 	took := time.Since(begin)
-	if took < 1500*time.Millisecond || took > 6*time.Second {
+	if took < 1500*time.Millisecond || took > 20*time.Second {
 		t.Errorf("the connection was reset after %s, want 1.5s", took)
 	}
 	if code := m.Exit(10 * time.Second); code != 0 {
@@ -187,7 +188,7 @@ func idle(t *testing.T, addr string) net.Conn {
 // wantReset wants c reset, not ended: an end would pass for a complete answer.
 func wantReset(t *testing.T, c net.Conn) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(rig.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {

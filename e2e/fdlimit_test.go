@@ -55,7 +55,7 @@ func TestFDLimit(t *testing.T) {
 	if code := m.Probe(); code != 200 {
 		t.Errorf("the probe answers %d at the limit", code)
 	}
-	m.AwaitLog("limit of connections is reached", 5*time.Second)
+	m.AwaitLog("limit of connections is reached", rig.Patience)
 	for i, c := range first {
 		if err := exchange(c, uint64(i), 1000); err != nil {
 			t.Errorf("connection %d below the limit: %v", i, err)
@@ -71,7 +71,7 @@ func TestFDLimit(t *testing.T) {
 		c.Close()
 	}
 	t.Logf("limit %d; 150 that waited were served within %s", limit, time.Since(begin).Round(time.Millisecond))
-	rig.Until(t, 5*time.Second, "all descriptors are given back", func() bool {
+	rig.Until(t, rig.Patience, "all descriptors are given back", func() bool {
 		return metrics(t, m)["midspan_connections"] == 0
 	})
 	if err := once(addr, 1); err != nil {
@@ -93,7 +93,7 @@ func wantWaiting(t *testing.T, c net.Conn) {
 // wantBack wants the echo of n bytes.
 func wantBack(t *testing.T, c net.Conn, seed uint64, n int64) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(rig.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := rig.Receive(c, n); err != nil {
@@ -136,7 +136,7 @@ func TestFDLimitStalled(t *testing.T) {
 	for range limit {
 		conns = append(conns, dial(t, addr))
 	}
-	rig.Until(t, 10*time.Second, "all are connected and stalled", func() bool {
+	rig.Until(t, rig.Patience, "all are connected and stalled", func() bool {
 		before := metrics(t, m)
 		time.Sleep(100 * time.Millisecond)
 		now := metrics(t, m)
@@ -151,6 +151,7 @@ func TestFDLimitStalled(t *testing.T) {
 	var all sync.WaitGroup
 	for i, c := range conns {
 		all.Go(func() {
+			_ = c.SetDeadline(time.Now().Add(2 * rig.Patience))
 			if got, err := rig.Receive(c, n); err != nil || got != want {
 				t.Errorf("connection %d: %v", i, err)
 			}

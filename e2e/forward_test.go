@@ -58,6 +58,6 @@ func TestForward(t *testing.T) {
 func forward(t *testing.T, args ...string) *rig.Proc {
 	t.Helper()
 	p := rig.Start(t, rig.Spec{Program: rig.Bin(t), Args: append([]string{"forward"}, args...)})
-	rig.Until(t, 5*time.Second, "it forwards", func() bool { return strings.Contains(p.Stderr(), "msg=forwarding") })
+	rig.Until(t, rig.Patience, "it forwards", func() bool { return strings.Contains(p.Stderr(), "msg=forwarding") })
 	return p
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"midspan/e2e/rig"
 )
@@ -133,7 +132,7 @@ func TestHTTP2Trailers(t *testing.T) {
 		t.Run(back.name, func(t *testing.T) {
 			f, addr := httpFile(t, "    to: %q\n    tls: %q\n    %s\n", back.addr, own.Cert, back.settings)
 			rig.Run(t, f)
-			client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+			client := &http.Client{Timeout: rig.Patience, Transport: &http.Transport{
 				ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool, ServerName: "web.example.com"},
 			}}
 			defer client.CloseIdleConnections()

@@ -81,7 +81,7 @@ func TestHTTPStream(t *testing.T) {
 	const most = 32 << 20
 	f, addr := httpFile(t, "    to: %q\n", counting(t))
 	m := rig.Run(t, f)
-	client := &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{ReadBufferSize: 256 << 10, WriteBufferSize: 256 << 10}}
+	client := &http.Client{Timeout: 10 * time.Minute, Transport: &http.Transport{ReadBufferSize: 256 << 10, WriteBufferSize: 256 << 10}}
 	defer client.CloseIdleConnections()
 	if err := download(client, addr, 1<<20, ""); err != nil {
 		t.Fatal(err)

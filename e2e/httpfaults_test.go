@@ -44,7 +44,7 @@ func TestHTTPEarlyAnswer(t *testing.T) {
 	// does it from nginx directly.
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Protocols: &protocols}}
+	client := &http.Client{Timeout: rig.Patience, Transport: &http.Transport{Protocols: &protocols}}
 	defer client.CloseIdleConnections()
 	for range 10 {
 		resp, err := client.Post("http://"+addr+"/", "", io.LimitReader(endless{}, 50<<20))
@@ -96,7 +96,7 @@ func TestHTTPMoreThanAsked(t *testing.T) {
 			if name == "after HEAD" {
 				method = http.MethodHead
 			}
-			client := &http.Client{Timeout: 5 * time.Second}
+			client := &http.Client{Timeout: rig.Patience}
 			defer client.CloseIdleConnections()
 			for range 20 {
 				req, err := http.NewRequest(method, "http://"+addr+"/", nil)
@@ -156,9 +156,9 @@ func TestHTTPAborted(t *testing.T) {
 			c.Close()
 		}
 	}
-	rig.Until(t, 10*time.Second, "no connection is left", func() bool { return metrics(t, m)["midspan_connections"] == 0 })
+	rig.Until(t, rig.Patience, "no connection is left", func() bool { return metrics(t, m)["midspan_connections"] == 0 })
 	// Connections to the server may be kept, where the answer was whole.
-	rig.Until(t, 10*time.Second, "no descriptor is left", func() bool { return open() < 40 })
+	rig.Until(t, rig.Patience, "no descriptor is left", func() bool { return open() < 40 })
 	if err := download(http.DefaultClient, addr, 1<<20, ""); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}

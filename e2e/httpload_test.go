@@ -29,10 +29,10 @@ type httpLoad struct {
 
 // startHTTPLoad starts workers that GET url and want size bytes each time.
 func startHTTPLoad(t *testing.T, url string, workers int, size int64, keepAlive bool) *httpLoad {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithCancel(context.Background()) // they are stopped with the test at the latest
 	l := &httpLoad{cancel: cancel}
 	transport := &http.Transport{DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: workers, DisableCompression: true}
-	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	for range workers {
 		l.wg.Go(func() {
 			for ctx.Err() == nil {

@@ -21,7 +21,7 @@ func TestInterface(t *testing.T) {
 	f := rig.NewFile(t)
 	f.Write("routes:\n  late: { listen: \"%%eth1:9092\", to: %q }\n", server.Addr)
 	m := rig.Run(t, f)
-	m.AwaitLog("there is no interface eth1", 5*time.Second)
+	m.AwaitLog("there is no interface eth1", rig.Patience)
 	if code := m.Probe(); code != 503 {
 		t.Errorf("the probe answers %d while a route does not listen, want 503", code)
 	}
@@ -30,7 +30,7 @@ func TestInterface(t *testing.T) {
 			rig.End{Net: clients, Name: "cli1", Addrs: []string{"10.81.0.2/24"}})
 		served(t, m, clients, which)
 		plug.Pull()
-		rig.Until(t, 10*time.Second, "the probe tells that the interface has gone", func() bool { return m.Probe() == 503 })
+		rig.Until(t, rig.Patience, "the probe tells that the interface has gone", func() bool { return m.Probe() == 503 })
 	}
 }
 
@@ -38,7 +38,7 @@ func TestInterface(t *testing.T) {
 func served(t *testing.T, m *rig.Midspan, clients *rig.Net, which string) {
 	t.Helper()
 	begin := time.Now()
-	rig.Until(t, 10*time.Second, "connections through the interface are served, for the "+which+" time", func() bool {
+	rig.Until(t, rig.Patience, "connections through the interface are served, for the "+which+" time", func() bool {
 		_, err := talk(clients, "10.81.0.1:9092")
 		return err == nil && m.Probe() == 200
 	})
@@ -72,13 +72,13 @@ func TestServerVanishes(t *testing.T) {
 	wantReset(t, busy)
 	took := time.Since(begin)
 	t.Logf("the busy connection was reset after %s", took.Round(10*time.Millisecond))
-	if took > 15*time.Second {
+	if took > rig.Patience {
 		t.Errorf("it took %s to find the server gone", took)
 	}
 	if err := once(addr, 1); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a new connection ended with %v, want a reset", err)
 	}
-	rig.Until(t, 5*time.Second, "the log tells of all three", func() bool { return strings.Count(m.Stdout(), "\n") == 3 })
+	rig.Until(t, rig.Patience, "the log tells of all three", func() bool { return strings.Count(m.Stdout(), "\n") == 3 })
 	for i, r := range parseRecords(t, m.Stdout()) {
 		if want := []string{"server lost", "server lost", "connect failed"}[i]; r.Reason != want {
 			t.Errorf("logged reason %q, want %q", r.Reason, want)

@@ -86,7 +86,7 @@ func TestKernelSurvivesKill9(t *testing.T) {
 	goOn("after yet another start")
 	churn.stop()
 	m.Signal(syscall.SIGTERM)
-	m.AwaitLog("draining: listeners are closed", 10*time.Second)
+	m.AwaitLog("draining: listeners are closed", rig.Patience)
 	k.wantRefused("during a drain", front)
 	busy.wait(64, 0)
 	wantAlive(t, "during a drain", quiet...)
@@ -238,7 +238,7 @@ func TestKernelLocalClient(t *testing.T) {
 	}
 	// The kernel forwards nothing from loopback; then it must not look like a
 	// server that does not answer.
-	if c, err := net.DialTimeout("tcp", "127.0.0.1:9092", time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+	if c, err := net.DialTimeout("tcp", "127.0.0.1:9092", 10*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 		if err == nil {
 			c.Close()
 		}

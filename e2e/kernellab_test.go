@@ -48,7 +48,7 @@ func (k *kernelLab) greeter(addr, name string) *rig.Server {
 
 // connect connects from the clients' side, with a bound on how long it takes.
 func (k *kernelLab) connect(addr string) (net.Conn, error) {
-	return k.clients.DialTimeout("tcp", addr, 5*time.Second)
+	return k.clients.DialTimeout("tcp", addr, 20*time.Second)
 }
 
 // flow is a connection that stays, and who greeted it.
@@ -73,7 +73,7 @@ func (k *kernelLab) tryOpen(addr string) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = c.SetReadDeadline(time.Now().Add(5 * time.Second)); err == nil {
+	if err = c.SetReadDeadline(time.Now().Add(20 * time.Second)); err == nil {
 		var name string
 		if name, err = greeting(c); err == nil {
 			return &flow{c, name}, nil
@@ -130,16 +130,23 @@ func wantAlive(t *testing.T, when string, flows ...*flow) {
 	}
 }
 
-// wantRefused wants a connection refused, and at once.
+// wantRefused wants a connection refused, and at once: one whose first packet is
+// dropped takes a second, each time, and on a busy machine any may take one.
 func (k *kernelLab) wantRefused(when, addr string) {
 	k.t.Helper()
-	begin := time.Now()
-	name, err := k.visit(addr)
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		k.t.Errorf("%s: a connection to %s ended with %v (server %q), want refused", when, addr, err, name)
+	const tries = 4
+	least := time.Hour
+	for i := 0; i < tries && least > 900*time.Millisecond; i++ {
+		begin := time.Now()
+		name, err := k.visit(addr)
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			k.t.Errorf("%s: a connection to %s ended with %v (server %q), want refused", when, addr, err, name)
+			return
+		}
+		least = min(least, time.Since(begin))
 	}
-	if took := time.Since(begin); took > time.Second {
-		k.t.Errorf("%s: it took %s to be refused", when, took)
+	if least > 900*time.Millisecond {
+		k.t.Errorf("%s: it took %s and more to be refused, %d times", when, least, tries)
 	}
 }
 

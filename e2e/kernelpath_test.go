@@ -53,7 +53,7 @@ func TestImportIPFwdToKernel(t *testing.T) {
 	rig.StartMariaDB(t, k.servers, "10.79.0.82:3306")
 	rig.WebServer(t, k.servers, "10.79.0.81:80", "webserver1", webBytes)
 	m := rig.Run(t, k.f)
-	rig.Until(t, 5*time.Second, "the probe is answered with 200", func() bool { return m.Probe() == 200 })
+	rig.Until(t, rig.Patience, "the probe is answered with 200", func() bool { return m.Probe() == 200 })
 	for i := range 3 {
 		addr, want := fmt.Sprintf("10.80.0.1:%d", 9092+i), fmt.Sprintf("kafka%d", i+1)
 		if got, err := talk(k.clients, addr); got != want || err != nil {
@@ -95,7 +95,7 @@ func (k *kernelLab) openDB(addr string) *sql.DB {
 
 // get is a page as the clients' side sees it, and who served it.
 func (k *kernelLab) get(url string) (body []byte, by string, err error) {
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: rig.Patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(_ context.Context, _, addr string) (net.Conn, error) { return k.connect(addr) },
 	}}
@@ -147,8 +147,9 @@ add rule inet look in tcp flags & syn == syn tcp option maxseg size > 1260 count
 		for _, m := range regexp.MustCompile(`packets (\d+)`).FindAllStringSubmatch(text, -1) {
 			counts = append(counts, m[1])
 		}
-		if len(counts) != 2 || counts[0] != "2" || counts[1] != "0" {
-			t.Errorf("%s has seen SYNs with MSS up to 1260 and above: %v, want 2 and 0\n%s", who, counts, text)
+		// A busy machine may send one again.
+		if len(counts) != 2 || counts[0] == "0" || counts[0] == "1" || counts[1] != "0" {
+			t.Errorf("%s has seen SYNs with MSS up to 1260 and above: %v, want 2 or more and 0\n%s", who, counts, text)
 		}
 	}
 }
@@ -160,7 +161,7 @@ func (k *kernelLab) move(what string, n int64) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(3 * rig.Patience)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(c, "%s %d\n", what, n); err != nil {

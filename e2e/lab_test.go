@@ -56,16 +56,12 @@ func (l *lab) plug(t *testing.T) {
 // talk connects to addr from a namespace (nil: the test's own), reads which
 // server greets, and has it echo a megabyte.
 func talk(from *rig.Net, addr string) (greeting string, err error) {
-	dial := from.Dial
-	if from == nil {
-		dial = func(addr string) (net.Conn, error) { return net.DialTimeout("tcp", addr, 5*time.Second) }
-	}
-	c, err := dial(addr)
+	c, err := from.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return "", err
 	}
 	r := bufio.NewReader(c)

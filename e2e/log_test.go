@@ -127,7 +127,7 @@ func TestAccessLogJSON(t *testing.T) {
 			want--
 		}
 	}
-	rig.Until(t, 5*time.Second, fmt.Sprintf("the log has %d lines", want), func() bool { return strings.Count(m.Stdout(), "\n") == want })
+	rig.Until(t, rig.Patience, fmt.Sprintf("the log has %d lines", want), func() bool { return strings.Count(m.Stdout(), "\n") == want })
 	records := map[string]record{}
 	for _, r := range parseRecords(t, m.Stdout()) {
 		records[r.Event+" "+r.Client] = r
@@ -212,8 +212,8 @@ func TestAccessLogTCP(t *testing.T) {
 
 func awaitLines(t *testing.T, path string, n int) {
 	t.Helper()
-	rig.Until(t, 5*time.Second, fmt.Sprintf("%s has %d lines", filepath.Base(path), n), func() bool {
-		return strings.Count(readFile(t, path), "\n") == n
+	rig.Until(t, rig.Patience, fmt.Sprintf("%s has %d lines", filepath.Base(path), n), func() bool {
+		return strings.Count(string(readIfThere(path)), "\n") == n
 	})
 }
 

@@ -67,7 +67,7 @@ func TestMariaDB(t *testing.T) {
 
 func openDB(t *testing.T, addr string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("mysql", "e2e:e2e@tcp("+addr+")/e2e?multiStatements=true&maxAllowedPacket=67108864&readTimeout=60s&writeTimeout=60s&timeout=10s")
+	db, err := sql.Open("mysql", "e2e:e2e@tcp("+addr+")/e2e?multiStatements=true&maxAllowedPacket=67108864&readTimeout=60s&writeTimeout=60s&timeout=60s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func abortedCounts(t *testing.T, db *sql.DB) map[string]int {
 // allClients are connected at the same time, all of them, before the first
 // begins.
 func allClients(t *testing.T, db *sql.DB) map[string]string {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	sums := map[string]string{}
 	var mu sync.Mutex

@@ -20,7 +20,7 @@ func named(t *testing.T, dns string, port int) (*rig.Midspan, string) {
 	t.Helper()
 	f := rig.NewFile(t)
 	addr := rig.Addr(t, "127.0.0.1")
-	f.Write("dns: { servers: [%q], min_ttl: 1s, timeout: 300ms }\nroutes:\n  sql: { listen: %q, to: \"%s:%d\" }\n", dns, addr, host, port)
+	f.Write("dns: { servers: [%q], min_ttl: 1s, timeout: 2s }\ndefaults: { connect_timeout: 20s }\nroutes:\n  sql: { listen: %q, to: \"%s:%d\" }\n", dns, addr, host, port)
 	begin := time.Now()
 	m := rig.Run(t, f)
 	t.Logf("forwarding after %s", time.Since(begin).Round(time.Millisecond))
@@ -62,7 +62,7 @@ func TestStartWithoutDNS(t *testing.T) {
 			port := rig.Port(t)
 			rig.Serve(t, nil, fmt.Sprintf("127.0.0.2:%d", port), rig.Greet("sql"))
 			m, addr := named(t, dns, port)
-			m.AwaitLog("does not resolve", 5*time.Second)
+			m.AwaitLog("does not resolve", rig.Patience)
 			if code := m.Probe(); code != 503 {
 				t.Errorf("the probe answers %d while no route has a server, want 503", code)
 			}
@@ -70,17 +70,17 @@ func TestStartWithoutDNS(t *testing.T) {
 			if _, err := talk(nil, addr); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("a connection without a server ended with %v, want a reset", err)
 			}
-			if took := time.Since(begin); took > 2*time.Second {
+			if took := time.Since(begin); took > 10*time.Second { // it would be connect_timeout
 				t.Errorf("it took %s to say that there is no server", took)
 			}
 			mended := time.Now()
 			mend()
-			rig.Until(t, 10*time.Second, "connections are forwarded", func() bool {
+			rig.Until(t, rig.Patience, "connections are forwarded", func() bool {
 				_, err := talk(nil, addr)
 				return err == nil
 			})
 			t.Logf("forwarded %s after DNS was well", time.Since(mended).Round(time.Millisecond))
-			rig.Until(t, 5*time.Second, "the probe answers 200", func() bool { return m.Probe() == 200 })
+			rig.Until(t, rig.Patience, "the probe answers 200", func() bool { return m.Probe() == 200 })
 		})
 	}
 }
@@ -112,7 +112,7 @@ func TestDNSChange(t *testing.T) {
 
 	d.Set(host, "127.0.0.3")
 	begin := time.Now()
-	rig.Until(t, 5*time.Second, "new connections go to the new address", func() bool {
+	rig.Until(t, rig.Patience, "new connections go to the new address", func() bool {
 		got, err := talk(nil, addr)
 		if err != nil {
 			t.Fatalf("while the address changes: %v", err)
@@ -130,8 +130,8 @@ func TestDNSChange(t *testing.T) {
 	// A failure is no answer: what was last good stays in use.
 	asked := d.Asked(host + ".")
 	d.Fail(true)
-	rig.Until(t, 10*time.Second, "the name was asked for again", func() bool { return d.Asked(host+".") >= asked+4 })
-	m.AwaitLog("does not resolve", 5*time.Second)
+	rig.Until(t, rig.Patience, "the name was asked for again", func() bool { return d.Asked(host+".") >= asked+4 })
+	m.AwaitLog("does not resolve", rig.Patience)
 	wantServer(t, addr, "127.0.0.3")
 	if err := exchange(old, 2, 10_000); err != nil {
 		t.Errorf("the connection to the old address: %v", err)
@@ -144,7 +144,7 @@ func TestDNSChange(t *testing.T) {
 	d.Fail(false)
 	d.Set(host, "127.0.0.2", "127.0.0.3")
 	seen := map[string]bool{}
-	rig.Until(t, 10*time.Second, "both addresses are used", func() bool {
+	rig.Until(t, rig.Patience, "both addresses are used", func() bool {
 		got, err := talk(nil, addr)
 		if err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func TestDNSChangeAfterFailure(t *testing.T) {
 	d.Set(host, "127.0.0.3")
 	old.Close()
 	begin := time.Now()
-	rig.Until(t, 5*time.Second, "connections go to the new address", func() bool {
+	rig.Until(t, rig.Patience, "connections go to the new address", func() bool {
 		got, err := talk(nil, addr)
 		return err == nil && got == "new"
 	})

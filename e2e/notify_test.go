@@ -27,7 +27,7 @@ func TestServiceManager(t *testing.T) {
 	defer socket.Close()
 	next := func(want ...string) {
 		t.Helper()
-		if err := socket.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := socket.SetReadDeadline(time.Now().Add(rig.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 4096)

@@ -40,7 +40,7 @@ func TestProbe(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := conn.SetDeadline(time.Now().Add(rig.Patience)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.WriteString(conn, c.send); err != nil {
@@ -59,7 +59,7 @@ func TestProbe(t *testing.T) {
 	if err := once(addr, 1); err != nil {
 		t.Error(err)
 	}
-	rig.Until(t, 5*time.Second, "the connection is logged", func() bool { return strings.Count(m.Stdout(), "\n") >= 2 })
+	rig.Until(t, rig.Patience, "the connection is logged", func() bool { return strings.Count(m.Stdout(), "\n") >= 2 })
 	if n := strings.Count(m.Stdout(), "\n"); n != 2 {
 		t.Errorf("probes are in the access log:\n%s", m.Stdout())
 	}

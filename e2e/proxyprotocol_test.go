@@ -21,13 +21,13 @@ import (
 // names it has heard of this client.
 func dialFrom(t *testing.T, from, addr string) *net.TCPConn {
 	t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 20 * time.Second}
 	c, err := d.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(rig.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
@@ -56,7 +56,7 @@ func get(c net.Conn, before string) (string, error) {
 func lastRecord(t *testing.T, m *rig.Midspan, route string, n int) record {
 	t.Helper()
 	var last record
-	rig.Until(t, 5*time.Second, fmt.Sprintf("connection %d of %s is logged", n, route), func() bool {
+	rig.Until(t, rig.Patience, fmt.Sprintf("connection %d of %s is logged", n, route), func() bool {
 		ended := 0
 		out := m.Stdout()
 		for _, r := range parseRecords(t, out[:strings.LastIndexByte(out, '\n')+1]) {
@@ -199,6 +199,9 @@ func TestProxyChecksum(t *testing.T) {
 		if err != nil || good != "10.1.2.3:40000 10.0.0.4:1433" {
 			t.Errorf("%s, a checksum that is right: %q, %v", name, good, err)
 		}
+		if to == addr {
+			lastRecord(t, m, "out", 1) // or it might come behind the next one's
+		}
 		if said, err := get(dial(t, to), withSum("10.1.2.3:40000", "10.0.0.4:1433", true)); err == nil {
 			t.Errorf("%s takes a wrong checksum: %q", name, said)
 		}
@@ -215,7 +218,7 @@ func TestProxyStrict(t *testing.T) {
 	f.Log = "json"
 	must, none, pass := rig.Addr(t, "127.0.0.1"), rig.Addr(t, "127.0.0.1"), rig.Addr(t, "127.0.0.1")
 	f.Write(`routes:
-  must: { listen: %q, to: %q, proxy_protocol: { timeout: 500ms } }
+  must: { listen: %q, to: %q, proxy_protocol: { timeout: 2s } }
   none: { listen: %q, to: %[2]q }
   pass: { listen: %[4]q, to: %[2]q, proxy_protocol: pass }
 `, must, echo.Addr, none, pass)

@@ -36,14 +36,14 @@ func startPumps(t *testing.T, addr string, n, churners int, mayReset bool) *pump
 }
 
 func (p *pumps) start(addr string, n, churners int) *pumps {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithCancel(context.Background()) // they are stopped with the test at the latest
 	p.cancel = cancel
 	var connected sync.WaitGroup
 	connected.Add(n)
 	p.clients = make([]string, n)
 	for i := range n {
 		p.wg.Go(func() {
-			c, err := p.from.DialTimeout("tcp", addr, 10*time.Second)
+			c, err := p.from.DialTimeout("tcp", addr, 20*time.Second)
 			if err == nil {
 				p.clients[i] = c.LocalAddr().String()
 			}
@@ -96,7 +96,7 @@ func (p *pumps) wait(exchanges, churned int64) {
 	p.t.Helper()
 	exchanges += p.exchanges.Load()
 	churned += p.churned.Load()
-	rig.Until(p.t, 30*time.Second, "connections have moved on", func() bool {
+	rig.Until(p.t, rig.Patience, "connections have moved on", func() bool {
 		return p.exchanges.Load() >= exchanges && p.churned.Load() >= churned || p.failed.Load() > 0
 	})
 }
@@ -117,7 +117,7 @@ func exchange(c net.Conn, seed uint64, n int) error {
 func once(addr string, seed uint64) error { return onceFrom(nil, addr, seed) }
 
 func onceFrom(from *rig.Net, addr string, seed uint64) error {
-	c, err := from.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := from.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		return err
 	}

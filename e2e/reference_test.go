@@ -86,7 +86,7 @@ func TestReferenceInputs(t *testing.T) {
 				}
 			}
 			m := rig.Run(t, rig.Import(t, in.format, in.text))
-			rig.Until(t, 5*time.Second, "the probe is answered with 200", func() bool { return m.Probe() == 200 })
+			rig.Until(t, rig.Patience, "the probe is answered with 200", func() bool { return m.Probe() == 200 })
 			for _, w := range in.ways {
 				var from *rig.Net
 				if w.from != "" {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"midspan/e2e/rig"
 )
@@ -45,7 +44,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		} else {
 			m.Control("reload")
 		}
-		rig.Until(t, 5*time.Second, fmt.Sprintf("reload %d is done", i+1), func() bool { return m.Says("msg=reloaded") == i+1 })
+		rig.Until(t, rig.Patience, fmt.Sprintf("reload %d is done", i+1), func() bool { return m.Says("msg=reloaded") == i+1 })
 		if (i+1)%len(variants) == 1 {
 			held = append(held, idle(t, extra)) // it outlives its route
 		}
@@ -66,7 +65,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		t.Errorf("midspan logged %d errors", n)
 	}
 	series := `midspan_route_accepted_total{route="main"}`
-	rig.Until(t, 5*time.Second, "all connections are accounted for", func() bool {
+	rig.Until(t, rig.Patience, "all connections are accounted for", func() bool {
 		return metrics(t, m)[series] == float64(64+load.churned.Load())
 	})
 }

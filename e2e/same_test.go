@@ -227,7 +227,7 @@ func sameAs(t *testing.T, format, text string, paths []string, run func(file str
 	}
 	sameServers(t, pair)
 	p := rig.Start(t, run(file))
-	rig.Until(t, 10*time.Second, format+" listens", func() bool {
+	rig.Until(t, rig.Patience, format+" listens", func() bool {
 		if !p.Alive() {
 			t.Fatalf("%s has ended:\n%s", format, p.Stderr())
 		}
@@ -266,7 +266,7 @@ func sameServers(t *testing.T, pair tls.Certificate) {
 			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
 				go func() {
 					defer func() { _ = c.Close() }()
-					_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+					_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 					say(c)
 				}()
 			}
@@ -295,7 +295,7 @@ func sameServers(t *testing.T, pair tls.Certificate) {
 		_, _ = fmt.Fprintf(c, "header %q", line)
 	})
 	for port := 7021; port <= 7024; port++ {
-		web := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		web := &http.Server{ReadHeaderTimeout: rig.Patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Server", "secret")
 			w.Header().Set("X-Power", "secret")
 			_, _ = fmt.Fprintf(w, "%d %s %s for=%q proto=%q env=%q drop=%q", port, strings.ToLower(r.Host), r.RequestURI, // nginx's $host is in lower case
@@ -358,7 +358,7 @@ func sameQuestions(paths []string) (all []question) {
 }
 
 func dialSame(host string, port int, from string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 3 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d := net.Dialer{Timeout: 20 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	return d.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
@@ -367,7 +367,7 @@ func handshake(host string, port int, name string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	s := tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}) // the certificate is nobody's
 	if err := s.Handshake(); err != nil {
 		_ = c.Close()
@@ -386,7 +386,7 @@ func saying(text string) func(c net.Conn, err error) string {
 			return turnedAway
 		}
 		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = io.WriteString(c, text)
 		all, _ := io.ReadAll(c)
 		if len(all) == 0 {

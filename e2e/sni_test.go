@@ -61,11 +61,16 @@ func (c *cutter) Write(b []byte) (int, error) {
 		return c.Conn.Write(b)
 	}
 	c.done = true
+	begin := time.Now()
 	for _, piece := range c.cut(b) {
 		if _, err := c.Conn.Write(piece); err != nil {
 			return 0, err
 		}
-		time.Sleep(50 * time.Microsecond) // so that the pieces are read one by one
+		// So that the pieces are read one by one; but on a busy machine a thousand of
+		// them would take longer than a client may.
+		if time.Since(begin) < 2*time.Second {
+			time.Sleep(50 * time.Microsecond)
+		}
 	}
 	return len(b), nil
 }
@@ -110,12 +115,12 @@ func bytewise(b []byte) [][]byte { return slices.Collect(slices.Chunk(b, 1)) }
 // ask makes a handshake, with the first message cut, and has the server say its
 // name.
 func (l *sniLab) ask(name string, config *tls.Config, cut func([]byte) [][]byte) error {
-	raw, err := net.DialTimeout("tcp", l.addr, 10*time.Second)
+	raw, err := net.DialTimeout("tcp", l.addr, 20*time.Second)
 	if err != nil {
 		return err
 	}
 	defer raw.Close()
-	if err := raw.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(rig.Patience)); err != nil {
 		return err
 	}
 	config = config.Clone()
@@ -276,44 +281,42 @@ func TestSNIRefused(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("not TLS: %d bytes, %v; want a reset", n, err)
 	}
-	now := metrics(t, l.m)
-	for _, reason := range []string{"unknown server name", "no server name", "not TLS"} {
-		if n := now[`midspan_route_ended_total{reason="`+reason+`",route="tls"}`]; n != 1 {
-			t.Errorf("%v connections are counted as %s", n, reason)
+	// What the client sees comes a moment before it is booked.
+	rig.Until(t, rig.Patience, "each is counted once, by its reason", func() bool {
+		now := metrics(t, l.m)
+		for _, reason := range []string{"unknown server name", "no server name", "not TLS"} {
+			if now[`midspan_route_ended_total{reason="`+reason+`",route="tls"}`] != 1 {
+				return false
+			}
 		}
-	}
+		return true
+	})
 }
 
 // TestSNISlow: clients that never finish their first message hold up nobody, and
 // are turned away in time.
 func TestSNISlow(t *testing.T) {
 	l := newSNILab(t)
-	var slow []net.Conn
+	const limit = 5 * time.Second // the default
+	var all sync.WaitGroup
 	for range 200 {
+		begin := time.Now()
 		c := dial(t, l.addr)
 		if _, err := c.Write([]byte{22, 3, 1, 2, 0, 1, 0}); err != nil { // a record of 512 bytes begins
 			t.Fatal(err)
 		}
-		slow = append(slow, c)
+		all.Go(func() { wantSentAway(t, c, begin, limit) })
 	}
-	begin := time.Now()
+	var worst time.Duration
 	for range 50 {
+		begin := time.Now()
 		if err := l.ask(l.byGo[0], &tls.Config{}, segments(100)); err != nil {
 			t.Error(err)
 		}
+		worst = max(worst, time.Since(begin))
 	}
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("50 others took %s", took)
+	if worst > limit*4/5 { // it would be all of it, or the slow ones are gone
+		t.Errorf("one of 50 others took %s", worst)
 	}
-	for i, c := range slow {
-		if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatalf("slow connection %d: %v; want a reset after 5 s", i, err)
-		}
-	}
-	if took := time.Since(begin); took < 3*time.Second || took > 9*time.Second {
-		t.Errorf("slow clients were turned away after %s, want about 5 s", took)
-	}
+	all.Wait()
 }

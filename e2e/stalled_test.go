@@ -41,8 +41,8 @@ func TestLogDiskFull(t *testing.T) {
 	f, addr := echoFile(t, "{ format: json, to: /dev/full }")
 	m := rig.Run(t, f)
 	visits(t, addr, 500)
-	m.AwaitLog("cannot write the access log", 5*time.Second)
-	rig.Until(t, 5*time.Second, "lost records are counted", func() bool {
+	m.AwaitLog("cannot write the access log", rig.Patience)
+	rig.Until(t, rig.Patience, "lost records are counted", func() bool {
 		return metrics(t, m)["midspan_log_records_dropped_total"] == 1000
 	})
 	m.Signal(syscall.SIGTERM)
@@ -63,7 +63,7 @@ func TestStalledLog(t *testing.T) {
 	m := rig.Launch(t, f, rig.Spec{Program: rig.Bin(t), Args: []string{"run", f.Path}, Stdout: w})
 	w.Close()
 	visits(t, addr, 2000)
-	m.AwaitLog("cannot write the access log", 5*time.Second)
+	m.AwaitLog("cannot write the access log", rig.Patience)
 	m.Control("reload") // it does not hold up anything else either
 	m.Signal(syscall.SIGTERM)
 	if code := m.Exit(10 * time.Second); code != 0 {

@@ -179,11 +179,11 @@ func TestTLSReload(t *testing.T) {
 	for range 2 {
 		file := l.clients.Issue("db.example.com").Cert
 		want := last
-		rig.Until(t, 15*time.Second, "the new certificate is shown", func() bool { last = shown(); return last.Cmp(want) != 0 })
+		rig.Until(t, rig.Patience, "the new certificate is shown", func() bool { last = shown(); return last.Cmp(want) != 0 })
 		if err := os.WriteFile(file, []byte("-----BEGIN CERTIFICATE-----\nbroken\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l.m.AwaitLog(file, 15*time.Second)
+		l.m.AwaitLog(file, rig.Patience)
 		if now := shown(); now.Cmp(last) != 0 {
 			t.Errorf("with a broken file certificate %s is shown, before %s", now, last)
 		}
@@ -228,7 +228,7 @@ func TestTLSTruncation(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(rig.Patience))
 			if _, err := fmt.Fprintln(conn, "go"); err != nil {
 				t.Fatal(err)
 			}

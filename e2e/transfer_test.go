@@ -56,7 +56,7 @@ func transfer(addr, what string) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(c, "%s %d\n", what, n); err != nil {

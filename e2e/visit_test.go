@@ -14,12 +14,12 @@ import (
 // dial is a connection that the test closes at the latest.
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(rig.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
@@ -68,7 +68,7 @@ func reset(t *testing.T, c *net.TCPConn) {
 // visitDead wants a reset, which may come so early that the connect fails.
 func visitDead(t *testing.T, addr string) string {
 	t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: rig.Port(t)}, Timeout: 5 * time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: rig.Port(t)}, Timeout: 20 * time.Second}
 	c, err := d.Dial("tcp", addr)
 	if err == nil {
 		defer c.Close()

@@ -32,7 +32,7 @@ func TestWarmLine(t *testing.T) {
 			t.Errorf("a handshake and an exchange took %s, less than two round trips of %s: the line is not slow", took, trip)
 		}
 	}
-	rig.Until(t, 20*time.Second, "a client gets a connection that is there", func() bool {
+	rig.Until(t, rig.Patience, "a client gets a connection that is there", func() bool {
 		took := firstExchange(t, warm)
 		if took < trip {
 			t.Fatalf("an exchange took %s, less than a round trip of %s", took, trip)

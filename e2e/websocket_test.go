@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -71,11 +72,11 @@ func TestWebSocket(t *testing.T) {
 		}
 		all.Wait()
 	}
-	rig.Until(t, 5*time.Second, "no connection is left", func() bool { return metrics(t, m)["midspan_connections"] == 0 })
+	rig.Until(t, rig.Patience, "no connection is left", func() bool { return metrics(t, m)["midspan_connections"] == 0 })
 }
 
 func webSocketVisit(client *http.Client, url string, seed int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*rig.Patience)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: client, Subprotocols: []string{"e2e"}})
 	if err != nil {
@@ -128,22 +129,22 @@ func TestWebSocketCut(t *testing.T) {
 	})}
 	go func() { _ = server.Serve(l) }() // it ends by Close
 	t.Cleanup(func() { server.Close() })
-	f, addr := httpFile(t, "    to: %q\n    http: { keepalive_timeout: 500ms, header_timeout: 500ms, response_timeout: 500ms }\n", l.Addr().String())
+	f, addr := httpFile(t, "    to: %q\n    http: { keepalive_timeout: 2s, header_timeout: 2s, response_timeout: 2s }\n", l.Addr().String())
 	rig.Run(t, f)
 	c := dial(t, addr)
 	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: e2e\r\n\r\n")
 	head := make([]byte, 12)
-	if _, err := c.Read(head); err != nil || string(head) != "HTTP/1.1 101" {
+	if _, err := io.ReadFull(c, head); err != nil || string(head) != "HTTP/1.1 101" {
 		t.Fatalf("%q, %v", head, err)
 	}
 	up := <-conns
-	time.Sleep(1500 * time.Millisecond) // longer than any time above
+	time.Sleep(3500 * time.Millisecond) // longer than any time above
 	if _, err := c.Write([]byte("ping")); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, 4)
-	_ = up.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := up.Read(b); err != nil || string(b) != "ping" {
+	_ = up.SetReadDeadline(time.Now().Add(rig.Patience))
+	if _, err := io.ReadFull(up, b); err != nil || string(b) != "ping" {
 		t.Errorf("after a rest the server gets %q, %v", b, err)
 	}
 	_ = up.(*net.TCPConn).SetLinger(0)

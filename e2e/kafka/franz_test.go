@@ -24,7 +24,7 @@ type franz struct{ common []kgo.Opt }
 
 func newFranz(args jobArgs) (goClient, error) {
 	// A broker that is about to end closes connections that it has just taken.
-	f := &franz{[]kgo.Opt{kgo.SeedBrokers(args["bootstrap"]), kgo.RecordDeliveryTimeout(150 * time.Second), kgo.AlwaysRetryEOF(), kgo.DisableClientMetrics()}}
+	f := &franz{[]kgo.Opt{kgo.SeedBrokers(args["bootstrap"]), kgo.RecordDeliveryTimeout(delivery), kgo.AlwaysRetryEOF(), kgo.DisableClientMetrics()}}
 	config, err := args.tls()
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ type franzProducer struct{ *kgo.Client }
 func (f *franz) producer(id string) (goProducer, error) {
 	more := []kgo.Opt{kgo.ProducerLinger(5 * time.Millisecond), kgo.MaxBufferedRecords(200_000), kgo.RecordPartitioner(kgo.ManualPartitioner())}
 	if id != "" {
-		more = append(more, kgo.TransactionalID(id))
+		more = append(more, kgo.TransactionalID(id), kgo.TransactionTimeout(transaction))
 	}
 	c, err := f.client(more...)
 	return franzProducer{c}, err
@@ -167,7 +167,7 @@ func (c *franzConsumer) assigned() int { return int(c.partitions.Load()) }
 func (c *franzConsumer) close() { c.Close() }
 
 func (f *franz) copy(from, to, name string, n int) error {
-	s, err := kgo.NewGroupTransactSession(append(f.common, kgo.TransactionalID(name), kgo.ConsumeTopics(from), kgo.ConsumerGroup(name),
+	s, err := kgo.NewGroupTransactSession(append(f.common, kgo.TransactionalID(name), kgo.TransactionTimeout(transaction), kgo.ConsumeTopics(from), kgo.ConsumerGroup(name),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		return err

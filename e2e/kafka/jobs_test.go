@@ -18,7 +18,13 @@ const (
 	valueSize = 100
 	pollFor   = 200 * time.Millisecond
 	// jobTime bounds what a job waits for, so that a client that hangs says where.
-	jobTime = 3 * time.Minute
+	jobTime = 5 * time.Minute
+	// What clients are told of time, where their own defaults are for machines that
+	// are not busy: a member of a group that is silent for ten seconds is taken for
+	// dead, and what it has read comes again; a transaction is aborted after 40.
+	delivery    = 4 * time.Minute
+	transaction = 3 * time.Minute
+	session     = 30 * time.Second
 )
 
 // partitions are those of every topic of the tests.

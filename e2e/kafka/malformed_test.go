@@ -88,13 +88,13 @@ func (v victim) tell(t *testing.T, m *rig.Midspan, name string) {
 	if err == nil { // it comes behind a true answer
 		_, err = io.Copy(io.Discard, c)
 	}
-	if took := time.Since(begin); os.IsTimeout(err) || took > 5*time.Second {
+	if took := time.Since(begin); os.IsTimeout(err) || took > lieTime/2 {
 		t.Errorf("the connection ended after %s, with %v", took, err)
 	}
 	if len(got) > 0 && name != "an answer to nobody" {
 		t.Errorf("the client has got an answer of %d bytes", len(got))
 	}
-	rig.Until(t, 5*time.Second, "midspan says "+lie.says, func() bool { return m.Says(lie.says) > before })
+	rig.Until(t, rig.Patience, "midspan says "+lie.says, func() bool { return m.Says(lie.says) > before })
 	for what, c := range map[string]net.Conn{"that was there": stays, "that is new": v.dial(t, v.listen)} {
 		if err := honest(c, v.advertised); err != nil {
 			t.Errorf("after the lie, a connection %s: %v", what, err)

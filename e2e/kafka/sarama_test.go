@@ -36,9 +36,12 @@ func (s *saramaClient) config() (*sarama.Config, error) {
 	c.Producer.Idempotent = true
 	c.Net.MaxOpenRequests = 1 // idempotence wants it
 	c.Producer.Return.Successes = true
-	c.Producer.Retry.Max, c.Producer.Retry.Backoff = 300, 200*time.Millisecond
+	c.Producer.Retry.Max, c.Producer.Retry.Backoff = int(delivery/(200*time.Millisecond)), 200*time.Millisecond
+	c.Producer.Transaction.Timeout, c.Consumer.Group.Session.Timeout = transaction, session
 	c.Producer.Flush.Frequency, c.Producer.Flush.MaxMessages = 5*time.Millisecond, 20_000
 	c.Producer.Partitioner = sarama.NewManualPartitioner
+	c.Producer.Transaction.Retry.Max = 600 // of 100 ms
+	c.Admin.Timeout = time.Minute
 	c.Metadata.Retry.Max, c.Metadata.Retry.Backoff = 300, 200*time.Millisecond
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.IsolationLevel = sarama.ReadCommitted

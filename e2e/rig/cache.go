@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +66,32 @@ func fillOnce(dir string, fill func(string) error) error {
 	}
 	return os.WriteFile(filepath.Join(dir, complete), nil, 0o644)
 }
+
+// A download is tried several times, since a registry that is busy says no, or breaks
+// off, and is well a while later.
+const (
+	downloadTries = 4
+	downloadLimit = 5 * time.Minute // of a try: one that hangs is no better than one that fails
+)
+
+// download is command for a program that gets things from the internet, and goes on
+// with what it has got when it is run again.
+func download(dir, program string, args ...string) error {
+	var err error
+	for i := range downloadTries {
+		if err = commandWithin(downloadLimit, dir, program, args...); err == nil {
+			return nil
+		}
+		if i < downloadTries-1 {
+			time.Sleep(downloadPause << (2 * i))
+		}
+	}
+	return fmt.Errorf("%d tries, the last: %w", downloadTries, err)
+}
+
+// downloadPause is the time after the first try; after the next it is four times as
+// long.
+const downloadPause = 2 * time.Second
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

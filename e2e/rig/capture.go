@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Capture is what tshark sees on an interface.
@@ -23,7 +22,7 @@ func StartCapture(t testing.TB, link, filter string) *Capture {
 	t.Helper()
 	c := &Capture{t: t, program: Need(t, "tshark", "tshark"), file: filepath.Join(t.TempDir(), "capture.pcapng")}
 	c.proc = Start(t, Spec{Program: c.program, Args: []string{"-i", link, "-w", c.file, "-f", filter}})
-	Until(t, 20*time.Second, "tshark captures", func() bool {
+	Until(t, Patience, "tshark captures", func() bool {
 		if !c.proc.Alive() {
 			t.Fatalf("tshark has ended: %s", c.proc.Stderr())
 		}
@@ -40,7 +39,7 @@ func StartCapture(t testing.TB, link, filter string) *Capture {
 func (c *Capture) Await(n int, filter string, fields ...string) []string {
 	c.t.Helper()
 	var lines []string
-	Until(c.t, 20*time.Second, "the capture has packets: "+filter, func() bool {
+	Until(c.t, Patience, "the capture has packets: "+filter, func() bool {
 		lines = c.read(filter, fields)
 		return len(lines) >= n
 	})

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // HAProxy starts one at addr that forwards TCP to a server.
@@ -24,7 +23,7 @@ func HAProxyWith(t testing.TB, addr, sections string) *Proc {
 		t.Fatal(err)
 	}
 	p := Start(t, Spec{Program: program, Args: []string{"-db", "-f", conf}})
-	Until(t, 10*time.Second, "haproxy listens on "+addr, func() bool {
+	Until(t, Patience, "haproxy listens on "+addr, func() bool {
 		if !p.Alive() {
 			t.Fatalf("haproxy has ended: %s", p.Stderr())
 		}

@@ -1,12 +1,14 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Java programs are these, of Java 17.
@@ -45,7 +47,7 @@ func jars(t testing.TB, kind string, artifacts []string, exclusions string) stri
 		if err := os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o644); err != nil {
 			return err
 		}
-		return command(dir, Need(t, "mvn", mavenPackage), "-B", "-q", "dependency:copy-dependencies",
+		return download(dir, Need(t, "mvn", mavenPackage), "-B", "-q", "dependency:copy-dependencies",
 			"-DincludeScope=runtime", "-DoutputDirectory="+dir)
 	})
 	return filepath.Join(dir, "*")
@@ -101,9 +103,19 @@ func Java(t testing.TB) string {
 
 // command runs a program to its end.
 func command(dir, program string, args ...string) error {
-	cmd := exec.Command(program, args...)
+	return commandWithin(10*time.Minute, dir, program, args...)
+}
+
+func commandWithin(limit time.Duration, dir, program string, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
+	cmd.WaitDelay = Patience // for what it has started, and what holds its output
 	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("not within %s: %w", limit, err)
+		}
 		return fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(string(out)))
 	}
 	return nil

@@ -68,12 +68,13 @@ const (
 	kafkaController = 9193
 )
 
-// kafkaStart bounds the start of a cluster, and kafkaStop the end of a node, on a
-// machine that is busy. A node that ends waits for the others; where all processors
+// kafkaStart bounds the start of a cluster, kafkaStop the end of a node, and
+// kafkaAnswer an administrator's request, on a machine that is busy. A node that ends waits for the others; where all processors
 // were taken, to end took 17 s and to end and start again over a minute.
 const (
-	kafkaStart = 3 * time.Minute
-	kafkaStop  = 3 * time.Minute
+	kafkaStart  = 3 * time.Minute
+	kafkaStop   = 3 * time.Minute
+	kafkaAnswer = 2 * time.Minute
 )
 
 // NeedKafka is the class path of a Kafka server; it downloads that once for a
@@ -112,6 +113,7 @@ func StartKafka(t testing.TB, spec KafkaSpec) *Kafka {
 	}
 	t.Cleanup(k.client.Close)
 	k.Admin = kadm.NewClient(k.client)
+	k.Admin.SetTimeoutMillis(int32(kafkaAnswer.Milliseconds())) // what the brokers give themselves
 	for _, n := range k.nodes {
 		k.launch(n)
 	}

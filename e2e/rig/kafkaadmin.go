@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -14,14 +15,8 @@ import (
 
 // dial connects as a machine of the LAN.
 func (k *Kafka) dial(_ context.Context, network, addr string) (net.Conn, error) {
-	return k.LAN.Net.DialTimeout(network, addr, 5*time.Second)
+	return k.LAN.Net.DialTimeout(network, addr, glance)
 }
-
-// patience bounds one request of an administrator's, and glance one of many.
-const (
-	patience = 30 * time.Second
-	glance   = 3 * time.Second
-)
 
 // Metadata is what the cluster says now of its brokers, and of one topic or (for
 // "") all of them. kadm would say what it remembers.
@@ -79,18 +74,23 @@ func (k *Kafka) wantAlive() {
 // CreateTopic makes a topic with three replicas of each partition.
 func (k *Kafka) CreateTopic(name string, partitions int) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
-	if _, err := k.Admin.CreateTopic(ctx, int32(partitions), kafkaVoters, nil, name); err != nil {
+	// It is there already where the answer to a first try was lost: nobody else has
+	// topics of that name.
+	if _, err := k.Admin.CreateTopic(ctx, int32(partitions), kafkaVoters, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		k.t.Fatalf("create topic %s: %v", name, err)
 	}
-	k.AwaitInSync()
+	// A broker tells of a topic a moment after the controller has made it.
+	k.until(name, fmt.Sprintf("topic %s has %d partitions, with all replicas in sync", name, partitions), func(m *kmsg.MetadataResponse) bool {
+		return inSync(m) && len(m.Topics) == 1 && len(m.Topics[0].Partitions) == partitions
+	})
 }
 
 // DeleteTopic gives back the disk that a topic takes.
 func (k *Kafka) DeleteTopic(name string) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
 	if _, err := k.Admin.DeleteTopic(ctx, name); err != nil {
 		k.t.Errorf("delete topic %s: %v", name, err)
@@ -100,7 +100,7 @@ func (k *Kafka) DeleteTopic(name string) {
 // Records is how many offsets the partitions of a topic have, from the first.
 func (k *Kafka) Records(topic string) int {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
 	ends, err := k.Admin.ListEndOffsets(ctx, topic)
 	if err == nil {
@@ -117,47 +117,65 @@ func (k *Kafka) Records(topic string) int {
 // AwaitInSync waits until every replica of every partition is in step.
 func (k *Kafka) AwaitInSync() {
 	k.t.Helper()
-	k.until("", "all replicas are in sync", func(m *kmsg.MetadataResponse) bool {
+	k.until("", "all replicas are in sync", inSync)
+}
+
+// inSync tells whether every replica of what the cluster told of is in step.
+func inSync(m *kmsg.MetadataResponse) bool {
+	for _, t := range m.Topics {
+		if t.ErrorCode != 0 {
+			return false
+		}
+		for _, p := range t.Partitions {
+			if p.ErrorCode != 0 || p.Leader < 0 || len(p.ISR) < len(p.Replicas) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// AwaitLeads waits until a node leads so many partitions of a topic, of which it is
+// the preferred leader, or more. That is asked for again and again: a node that was fenced for
+// a moment, or is not in sync yet, leads nothing until somebody asks.
+func (k *Kafka) AwaitLeads(topic string, node, partitions int) {
+	k.t.Helper()
+	k.until(topic, fmt.Sprintf("node %d leads %d partitions of %s", node, partitions, topic), func(m *kmsg.MetadataResponse) bool {
+		leads := 0
 		for _, t := range m.Topics {
 			for _, p := range t.Partitions {
-				if t.ErrorCode != 0 || p.ErrorCode != 0 || p.Leader < 0 || len(p.ISR) < len(p.Replicas) {
-					return false
+				if int(p.Leader) == node {
+					leads++
 				}
 			}
 		}
-		return true
+		if leads < partitions {
+			k.elect(topic)
+		}
+		return leads >= partitions
 	})
 }
 
-// Leaders is how many partitions of a topic each node leads.
-func (k *Kafka) Leaders(topic string) map[int]int {
-	k.t.Helper()
-	m, err := k.Metadata(topic)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	leaders := map[int]int{}
-	for _, p := range m.Topics[0].Partitions {
-		leaders[int(p.Leader)]++
-	}
-	return leaders
+// elect has the preferred leaders of a topic lead, where they can.
+func (k *Kafka) elect(topic string) {
+	ctx, cancel := context.WithTimeout(context.Background(), glance)
+	defer cancel()
+	_, _ = k.Admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil) // who waits looks at what came of it
 }
 
 // Move puts partitions of a topic on these nodes, and waits until they are there
 // and the first of the nodes leads them.
 func (k *Kafka) Move(topic string, to []int, partitions ...int) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
 	var request kadm.AlterPartitionAssignmentsReq
-	var set kadm.TopicsSet
 	nodes := make([]int32, 0, len(to))
 	for _, n := range to {
 		nodes = append(nodes, int32(n))
 	}
 	for _, p := range partitions {
 		request.Assign(topic, int32(p), nodes)
-		set.Add(topic, int32(p))
 	}
 	moved, err := k.Admin.AlterPartitionAssignments(ctx, request)
 	if err == nil {
@@ -168,27 +186,33 @@ func (k *Kafka) Move(topic string, to []int, partitions ...int) {
 	}
 	all := func(ok func(p kmsg.MetadataResponseTopicPartition) bool) func(*kmsg.MetadataResponse) bool {
 		return func(m *kmsg.MetadataResponse) bool {
-			return !slices.ContainsFunc(m.Topics[0].Partitions, func(p kmsg.MetadataResponseTopicPartition) bool {
-				return slices.Contains(partitions, int(p.Partition)) && !ok(p)
-			})
+			n := 0
+			for _, p := range m.Topics[0].Partitions {
+				if slices.Contains(partitions, int(p.Partition)) && ok(p) {
+					n++
+				}
+			}
+			return n == len(partitions)
 		}
 	}
+	led := all(func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader == nodes[0] })
 	k.until(topic, fmt.Sprintf("partitions %v of %s are on nodes %v", partitions, topic, to), all(func(p kmsg.MetadataResponseTopicPartition) bool {
 		return slices.Equal(p.Replicas, nodes) && len(p.ISR) == len(nodes)
 	}))
 	// Whoever led and is a replica still would go on to lead.
-	if _, err := k.Admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, set); err != nil {
-		k.t.Fatalf("elect leaders of %s: %v", topic, err)
-	}
-	k.until(topic, fmt.Sprintf("node %d leads partitions %v of %s", to[0], partitions, topic), all(func(p kmsg.MetadataResponseTopicPartition) bool {
-		return p.Leader == nodes[0]
-	}))
+	k.until(topic, fmt.Sprintf("node %d leads partitions %v of %s", to[0], partitions, topic), func(m *kmsg.MetadataResponse) bool {
+		if led(m) {
+			return true
+		}
+		k.elect(topic)
+		return false
+	})
 }
 
 // AddUsers makes a listener's users known to SCRAM too.
 func (k *Kafka) AddUsers(users map[string]string) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
 	for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
 		var all []kadm.UpsertSCRAM // a user comes once in each request
@@ -209,7 +233,7 @@ func (k *Kafka) AddUsers(users map[string]string) {
 // record of a topic.
 func (k *Kafka) ShareFromStart(group string) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaAnswer)
 	defer cancel()
 	value := "earliest"
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()

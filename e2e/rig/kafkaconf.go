@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // kafkaSettings make a cluster that starts soon and is small.
@@ -35,7 +34,7 @@ log.segment.delete.delay.ms=1000
 num.network.threads=2
 num.io.threads=4
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=6000
+broker.session.timeout.ms=10000
 controlled.shutdown.enable=true
 `
 
@@ -94,7 +93,7 @@ func (n *kafkaNode) data() string { return filepath.Join(n.dir, "data") }
 func (k *Kafka) format(n *kafkaNode) {
 	k.t.Helper()
 	p := Start(k.t, Spec{Program: Java(k.t), Args: JavaArgs(k.jars, "128m", "kafka.tools.StorageTool", "format", "-t", kafkaID(k.t), "-c", n.props)})
-	if code := p.Exit(time.Minute); code != 0 {
+	if code := p.Exit(kafkaStart); code != 0 {
 		k.t.Fatalf("format a data directory: exit code %d: %s%s", code, p.Stdout(), p.Stderr())
 	}
 }

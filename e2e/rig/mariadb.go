@@ -52,11 +52,11 @@ func StartMariaDB(t testing.TB, in *Net, addr string, more ...string) *MariaDB {
 	flags = append(flags,
 		"--socket="+filepath.Join(dir, "sock"), "--pid-file="+filepath.Join(dir, "pid"),
 		"--bind-address="+host, "--port="+port, "--init-file="+start, "--skip-name-resolve",
-		"--max-connections=500", "--max-allowed-packet=64M", "--innodb-log-file-size=256M",
+		"--max-connections=500", "--back-log=1000", "--max-allowed-packet=64M", "--innodb-log-file-size=256M",
 		"--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2",
 	)
 	p := Start(t, Spec{Program: daemon, User: account, In: in, Args: append(flags, more...)})
-	Until(t, 60*time.Second, "mariadbd listens on "+addr, func() bool {
+	Until(t, Patience, "mariadbd listens on "+addr, func() bool {
 		if !p.Alive() {
 			t.Fatal("mariadbd has ended")
 		}

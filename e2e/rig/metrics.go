@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Metrics are samples by series, as Prometheus writes them: name{labels}.
@@ -15,7 +14,7 @@ type Metrics map[string]float64
 
 // Metrics reads the daemon's.
 func (m *Midspan) Metrics() (Metrics, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + m.file.Admin + "/metrics")
 	if err != nil {
 		return nil, err

@@ -84,7 +84,7 @@ func Launch(t testing.TB, f *File, s Spec) *Midspan {
 	t.Helper()
 	m := &Midspan{Proc: Start(t, s), file: f}
 	if s.Stderr == nil {
-		m.AwaitLog(ready, 10*time.Second)
+		m.AwaitLog(ready, Patience)
 	}
 	return m
 }
@@ -123,11 +123,16 @@ func Command(t testing.TB, input string, args ...string) (stdout, stderr string,
 	cmd := exec.Command(Bin(t), args...)
 	var out, err bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &err
-	timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
-	var exit *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+	if err := cmd.Start(); err != nil {
 		t.Fatalf("midspan %s: %v", strings.Join(args, " "), err)
+	}
+	timer := time.AfterFunc(2*Patience, func() { _ = cmd.Process.Kill() })
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("midspan %s: %v", strings.Join(args, " "), err)
+	}
+	if !timer.Stop() {
+		t.Fatalf("midspan %s has not ended within %s:\n%s%s", strings.Join(args, " "), 2*Patience, out.String(), err.String())
 	}
 	return out.String(), err.String(), cmd.ProcessState.ExitCode()
 }
@@ -135,9 +140,12 @@ func Command(t testing.TB, input string, args ...string) (stdout, stderr string,
 // Probe asks as a load balancer does; 0 is no answer.
 func (m *Midspan) Probe() int { return Probe(m.file.Health) }
 
+// glance bounds one question of many, which is asked again.
+const glance = 10 * time.Second
+
 // Probe asks addr as a load balancer does; 0 is no answer.
 func Probe(addr string) int {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: glance, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + addr + "/")
 	if err != nil {
 		return 0

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // Nginx is an nginx of one process.
@@ -83,7 +82,7 @@ func startNginx(t testing.TB, in *Net, addr, top, blocks string, size int) *Ngin
 	// Paths in the file are relative to the prefix; the log of the time before
 	// it is read is not.
 	p := Start(t, Spec{Program: program, In: in, Args: []string{"-p", dir + "/", "-c", "nginx.conf", "-e", "stderr"}})
-	Until(t, 10*time.Second, "nginx listens on "+addr, func() bool {
+	Until(t, Patience, "nginx listens on "+addr, func() bool {
 		if !p.Alive() {
 			t.Fatal("nginx has ended")
 		}

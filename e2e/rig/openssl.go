@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // OpenSSLClient is `openssl s_client`, which connects to addr, sends text, and
@@ -15,7 +14,7 @@ import (
 func OpenSSLClient(t testing.TB, addr, text string, args ...string) (said string, err error) {
 	t.Helper()
 	program := Need(t, "openssl", "openssl")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, append([]string{"s_client", "-connect", addr, "-ign_eof"}, args...)...)
 	cmd.Stdin = strings.NewReader(text)
@@ -34,7 +33,7 @@ func OpenSSLServer(t testing.TB, addr string, i Identity, args ...string) *Proc 
 		t.Fatal(err)
 	}
 	p := Start(t, Spec{Program: program, Args: append([]string{"s_server", "-4", "-accept", port, "-cert", i.Cert, "-key", i.Key}, args...)})
-	Until(t, 10*time.Second, "openssl listens on "+addr, func() bool {
+	Until(t, Patience, "openssl listens on "+addr, func() bool {
 		if !p.Alive() {
 			t.Fatalf("openssl has ended: %s", p.Stderr())
 		}

@@ -95,14 +95,14 @@ func StartPostgres(t testing.TB, in *Net, addr, hba string, settings ...string) 
 func (p *Postgres) Stop() {
 	p.t.Helper()
 	p.Signal(syscall.SIGQUIT)
-	p.Exit(10 * time.Second)
+	p.Exit(Patience)
 }
 
 // Restart starts a server that has ended, with the data that it had.
 func (p *Postgres) Restart() {
 	p.t.Helper()
 	p.Proc = Start(p.t, p.spec)
-	Until(p.t, 60*time.Second, "postgres takes connections at "+p.Addr, func() bool {
+	Until(p.t, Patience, "postgres takes connections at "+p.Addr, func() bool {
 		if !p.Alive() {
 			p.t.Fatalf("postgres has ended:\n%s", p.Stderr())
 		}

@@ -13,7 +13,7 @@ func Python(t testing.TB, packages ...string) string {
 		if err := command("", Need(t, "python3", "python3-venv"), "-m", "venv", dir); err != nil {
 			return err
 		}
-		return command("", filepath.Join(dir, "bin", "python"), append([]string{"-m", "pip", "install", "-q"}, packages...)...)
+		return download("", filepath.Join(dir, "bin", "python"), append([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check", "--timeout", "60"}, packages...)...)
 	})
 	return filepath.Join(dir, "bin", "python")
 }

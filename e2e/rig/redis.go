@@ -4,7 +4,6 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"time"
 )
 
 // Redis is a Redis server of its own, which keeps nothing.
@@ -34,7 +33,7 @@ func StartRedis(t testing.TB, in *Net, addr string, more ...string) *Redis {
 func (r *Redis) Restart() {
 	r.t.Helper()
 	r.Proc = Start(r.t, r.spec)
-	Until(r.t, 10*time.Second, "redis listens on "+r.Addr, func() bool {
+	Until(r.t, Patience, "redis listens on "+r.Addr, func() bool {
 		if !r.Alive() {
 			r.t.Fatalf("redis-server has ended:\n%s", r.Stdout())
 		}

@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// Patience is how long a test waits for what comes at once on a machine that is
+// idle. Where all processors are taken by others a start, a look-up or a line of a
+// log took a hundred times as long; what fails fails for good, so that waiting
+// longer hides nothing. What is to be quick is timed, and not waited for.
+const Patience = time.Minute
+
 // pollEvery is how often Until looks.
 const pollEvery = 10 * time.Millisecond
 

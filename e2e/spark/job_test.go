@@ -43,11 +43,13 @@ type job struct {
 	t testing.TB
 }
 
-// The bounds on a job, on a machine that is busy: until it has read what is
-// there, and until it has counted.
+// The bounds on a job, on a machine that is busy: until what it is to read is
+// written, with a broker away; until it has read what is there, and until it has
+// counted.
 const (
-	readWithin  = 3 * time.Minute
-	countWithin = time.Minute
+	writtenWithin = 3 * time.Minute
+	readWithin    = 4 * time.Minute
+	countWithin   = 2 * time.Minute
 )
 
 // start runs the notebook on a machine that knows these hosts only.

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"midspan/e2e/rig"
@@ -83,7 +82,7 @@ func (s *site) wantApart(hosts string) {
 		}
 	}
 	p := rig.Start(s.t, rig.Spec{In: s.cloud, Hosts: hosts, Program: "getent", Args: []string{"ahosts", onPremName(1)}})
-	if code := p.Exit(30 * time.Second); code != 2 { // 2: there is no such name
+	if code := p.Exit(rig.Patience); code != 2 { // 2: there is no such name
 		s.t.Fatalf("on the cloud's side a broker's name: exit code %d of getent, %s", code, p.Stdout())
 	}
 }
@@ -93,7 +92,7 @@ func (s *site) wantApart(hosts string) {
 // is its number, in 100 bytes.
 func (s *site) produce(topic string, from, to int) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), writtenWithin)
 	defer cancel()
 	failed := make(chan error, 1)
 	for i := from; i < to; i++ {
@@ -116,22 +115,10 @@ func (s *site) produce(topic string, from, to int) {
 	}
 }
 
-// elect has the brokers lead again that lead when all is well: one that was
-// restarted leads nothing until then.
-func (s *site) elect(topic string, node int) {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if _, err := s.Admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil); err != nil {
-		s.t.Fatalf("elect leaders: %v", err)
-	}
-	rig.Until(s.t, 30*time.Second, fmt.Sprintf("node %d leads again", node), func() bool { return s.Leaders(topic)[node] > 0 })
-}
-
 // ends are the end offsets of a topic, by the cluster's word.
 func (s *site) ends(topic string) map[int32]int64 {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), writtenWithin)
 	defer cancel()
 	listed, err := s.Admin.ListEndOffsets(ctx, topic)
 	if err == nil {

@@ -21,7 +21,7 @@ public class KafkaJobs {
   static final Duration POLL = Duration.ofMillis(200);
 
   /** All jobs are bounded, so that a client that hangs says where. */
-  static final long PATIENCE_MS = 180_000;
+  static final long PATIENCE_MS = 300_000;
 
   static final Map<String, String> args = new HashMap<>();
 
@@ -78,8 +78,11 @@ public class KafkaJobs {
     p.put("acks", "all");
     p.put("enable.idempotence", "true");
     p.put("linger.ms", "5");
-    p.put("delivery.timeout.ms", "150000");
-    if (transactionalID != null) p.put("transactional.id", transactionalID);
+    p.put("delivery.timeout.ms", "240000");
+    if (transactionalID != null) {
+      p.put("transactional.id", transactionalID);
+      p.put("transaction.timeout.ms", "180000");
+    }
     return new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer());
   }
 
@@ -89,6 +92,7 @@ public class KafkaJobs {
     p.put("auto.offset.reset", "earliest");
     p.put("isolation.level", "read_committed");
     if (protocol.equals("consumer")) p.put("group.protocol", "consumer");
+    else p.put("session.timeout.ms", "30000"); // the older one's is ten seconds, which a busy machine may sleep
     return new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer());
   }
 

@@ -13,7 +13,7 @@ VALUE_SIZE = 100
 POLL = 0.2
 
 # All jobs are bounded, so that a client that hangs says where.
-PATIENCE = 180
+PATIENCE = 300
 
 # For how long a consumer that tries no connection may come to life again.
 TORPOR = 30
@@ -47,11 +47,11 @@ def producer(transactional_id=None):
         "acks": "all",
         "enable.idempotence": True,
         "linger.ms": 5,
-        "message.timeout.ms": 150000,
+        "message.timeout.ms": 240000,
         "queue.buffering.max.messages": 200000,
     }
     if transactional_id:
-        conf |= {"transactional.id": transactional_id, "message.timeout.ms": 60000}
+        conf |= {"transactional.id": transactional_id, "transaction.timeout.ms": 180000, "message.timeout.ms": 180000}
     return Producer(conf)
 
 
@@ -301,7 +301,7 @@ def group(protocol):
 
 def describe():
     client = AdminClient(common())  # it must live until the answer is there
-    d = client.describe_cluster(request_timeout=30).result()
+    d = client.describe_cluster(request_timeout=PATIENCE).result()
     for n in d.nodes:
         say("node %d %s:%d" % (n.id, n.host, n.port))
     say("controller %d" % d.controller.id)
