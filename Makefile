@@ -47,7 +47,7 @@ user: ## the engines once more, as nobody and not as root
 
 e2e: build ## real databases, web servers and long runs; needs what .ci/run installs
 	cd e2e && go vet ./... && go test -p 1 -count=1 -timeout 40m $(TESTFLAGS) ./... # one package after the other: they load the machine
-	cd bench && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
+	cd bench && go vet ./... && go test -count=1 -timeout 30m $(TESTFLAGS) ./... # of 10 minutes a busy machine takes 7
 	cd conformance/nginx && go vet ./... && go test -count=1 $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 

@@ -22,7 +22,7 @@ const (
 )
 
 // patience is how long anything may take that is no measurement.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // reading is what one run gave.
 type reading struct {
@@ -211,6 +211,7 @@ func (r *runner) load(s *stage, w *workload) (reading, error) {
 func (r *runner) run(s *stage, spec load.Spec) (reading, error) {
 	spec.Addr = s.addr
 	spec.Warmup, spec.Window = r.warmup, r.window
+	before := s.resets()
 	c, err := s.client(spec)
 	if err != nil {
 		return reading{}, err
@@ -229,7 +230,9 @@ func (r *runner) run(s *stage, spec load.Spec) (reading, error) {
 		}
 		got.machine, got.forwarder = machine-got.machine, forwarder-got.forwarder
 	}
-	got.Report, err = c.report()
+	if got.Report, err = c.report(); err != nil {
+		err = fmt.Errorf("%w; %s", err, s.resetsSince(before))
+	}
 	return got, err
 }
 

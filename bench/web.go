@@ -105,7 +105,7 @@ func (r *runner) wrk(s *stage, w wrkLoad) (reading, error) {
 	if err := os.WriteFile(script, []byte(wrkScript), 0o644); err != nil {
 		return reading{}, err
 	}
-	args := []string{"-t1", fmt.Sprintf("-c%d", w.conns), fmt.Sprintf("-d%.0fs", math.Max(1, math.Round(r.window.Seconds()))), "-s", script}
+	args := []string{"-t1", fmt.Sprintf("-c%d", w.conns), fmt.Sprintf("-d%.0fs", math.Max(1, math.Round(r.window.Seconds()))), "--timeout", "30s", "-s", script}
 	if w.close {
 		args = append(args, "-H", "Connection: close")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -142,4 +143,34 @@ func parseBusy(stat string) (time.Duration, error) {
 		sum += time.Duration(n) * tick
 	}
 	return sum, nil
+}
+
+// Resets is how many segments with RST the namespace's TCP has sent.
+func (n *Net) Resets() (sent int64, err error) {
+	err = n.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		sent, err = parseSNMP(string(text), "Tcp", "OutRsts")
+		return err
+	})
+	return sent, err
+}
+
+// parseSNMP reads a counter of a protocol, which has a line of names and one of
+// values.
+func parseSNMP(text, protocol, name string) (int64, error) {
+	at := -1
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 0 || fields[0] != protocol+":":
+		case at < 0:
+			at = slices.Index(fields, name)
+		case at < len(fields):
+			return strconv.ParseInt(fields[at], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no %s of %s in %q", name, protocol, text)
 }

@@ -63,3 +63,15 @@ func TestProc(t *testing.T) {
 		t.Errorf("process %d of %d, %v", pid, parent, ok)
 	}
 }
+
+func TestParseSNMP(t *testing.T) {
+	const text = "Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoMin InErrs OutRsts InCsumErrors\nTcp: 200 0 7 0\nUdp: OutRsts\nUdp: 9\n"
+	if n, err := parseSNMP(text, "Tcp", "OutRsts"); err != nil || n != 7 {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, bad := range []string{"", "Tcp: RtoMin\nTcp: 200\n", "Tcp: RtoMin OutRsts\nTcp: 200\n", "Tcp: OutRsts\nTcp: x\n"} {
+		if n, err := parseSNMP(bad, "Tcp", "OutRsts"); err == nil {
+			t.Errorf("%q gives %d without an error", bad, n)
+		}
+	}
+}

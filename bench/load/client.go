@@ -48,7 +48,7 @@ type conn struct {
 
 const (
 	// stuck is how long nothing at all may move before a run is given up.
-	stuck = 10 * time.Second
+	stuck = 30 * time.Second
 	// tolerated is how many errors end a run: what is counted after them is of
 	// no use anyway.
 	tolerated = 20

@@ -1,13 +1,14 @@
 package load
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // TestServeHTTP asks with Go's client, which checks what it is answered.
 func TestServeHTTP(t *testing.T) {
 	addr := startWith(t, ServeHTTP)
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: patience}
 	for _, size := range []int64{0, 1, 4096, 4097, 3 << 20} {
 		for range 2 {
 			resp, err := client.Get(fmt.Sprintf("http://%s/%d", addr, size))
@@ -35,7 +36,7 @@ func TestServeHTTP(t *testing.T) {
 		"GET /5 HTTP/1.0\r\n\r\n":                                 true,
 		"GET /5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n":       false,
 	} {
-		answer, ended := say(t, addr, request)
+		answer, ended := say(t, addr, request, ends)
 		if !strings.HasSuffix(answer, "\r\n\r\n\x00\x00\x00\x00\x00") || ended != ends {
 			t.Errorf("%q: %q, ended: %v", request, answer, ended)
 		}
@@ -44,14 +45,15 @@ func TestServeHTTP(t *testing.T) {
 		"POST /5 HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /5 HTTP/1.1\r\nHost: x\r\n\r\nGET",
 		strings.Repeat("x", maxHead+1),
 	} {
-		if answer, ended := say(t, addr, request); answer != "" || !ended {
+		if answer, ended := say(t, addr, request, true); answer != "" || !ended {
 			t.Errorf("%.30q: %q, ended: %v", request, answer, ended)
 		}
 	}
 }
 
-// say sends text and returns what is answered within a moment.
-func say(t *testing.T, addr, text string) (answer string, ended bool) {
+// say sends text and returns what is answered, to the end where there is to be one,
+// and else until a moment of silence after it.
+func say(t *testing.T, addr, text string, ends bool) (answer string, ended bool) {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -61,12 +63,20 @@ func say(t *testing.T, addr, text string) (answer string, ended bool) {
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
-		t.Fatal(err)
+	wait := patience
+	for b := make([]byte, 4096); ; {
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Read(b)
+		answer += string(b[:n])
+		if err != nil {
+			return answer, !errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		if !ends {
+			wait = 300 * time.Millisecond
+		}
 	}
-	all, err := io.ReadAll(bufio.NewReader(c))
-	var slow net.Error
-	return string(all), !errors.As(err, &slow) || !slow.Timeout()
 }
 
 // TestProxyHeader: connections begin with a header, of the kinds that peers send.
@@ -86,7 +96,7 @@ func TestProxyHeader(t *testing.T) {
 		"": false,
 		"PROXY TCP4 " + strings.Repeat("1", maxLine): false,
 	} {
-		answer, ended := say(t, addr, introduction+string(request))
+		answer, ended := say(t, addr, introduction+string(request), !ok)
 		if good := answer == "\x00\x00\x00"; good != ok || !ok && !ended {
 			t.Errorf("%q: %q, ended: %v", introduction, answer, ended)
 		}
@@ -114,8 +124,8 @@ func TestTLS(t *testing.T) {
 		"bulk":        {Spec{Conns: 2, Steps: []Step{{64, Endless}}, Window: 300 * time.Millisecond}, func(r Report) bool { return r.BytesDown > 256<<10 }},
 	} {
 		test.spec.Addr, test.spec.TLS = addr, "name"
-		var marks strings.Builder
-		r, err := Run(test.spec, &marks)
+		var marks bytes.Buffer
+		r, err := enough(test.spec, &marks, test.ok)
 		if err != nil || r.Errors > 0 || !test.ok(r) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}

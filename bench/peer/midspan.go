@@ -36,7 +36,7 @@ func (r *Running) ReloadWith(text string) (time.Duration, error) {
 
 // midspanTroubles asks the daemon what it has counted.
 func midspanTroubles(r *Running) error {
-	const patience = 5 * time.Second
+	const patience = 30 * time.Second
 	dial := func(_ context.Context, _, addr string) (net.Conn, error) { return r.lab.Forwarder.Dial(addr, patience) }
 	client := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := client.Get("http://127.0.0.1:9600/metrics")
