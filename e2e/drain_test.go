@@ -68,7 +68,7 @@ func TestDrain(t *testing.T) {
 		t.Error("the transfer arrived changed")
 	}
 	c.Close()
-	code := m.Exit(10 * time.Second)
+	code := m.Exit(rig.Patience)
 	l.note(exited, time.Now())
 	close(watching)
 	watchers.Wait()
@@ -149,7 +149,7 @@ func TestDrainSecondSignal(t *testing.T) {
 	}
 	begin := time.Now()
 	m.Signal(syscall.SIGTERM)
-	code := m.Exit(10 * time.Second)
+	code := m.Exit(rig.Patience)
 	t.Logf("ended %s after the second SIGTERM, exit code %d", time.Since(begin).Round(time.Millisecond), code)
 	wantReset(t, c)
 }
@@ -165,7 +165,7 @@ func TestDrainTimeout(t *testing.T) {
 	if took < 1500*time.Millisecond || took > 20*time.Second {
 		t.Errorf("the connection was reset after %s, want 1.5s", took)
 	}
-	if code := m.Exit(10 * time.Second); code != 0 {
+	if code := m.Exit(rig.Patience); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	t.Logf("reset after %s", took.Round(time.Millisecond))

@@ -107,7 +107,7 @@ func TestFDLimitTooLow(t *testing.T) {
 	first := rig.Ports(t, 300)
 	f.Write("routes:\n  many: { listen: \"127.0.0.1:%d-%d\", to: \"127.0.0.2:+0\" }\n", first, first+299)
 	p := rig.Start(t, limited(t, f))
-	code := p.Exit(5 * time.Second)
+	code := p.Exit(rig.Patience)
 	t.Logf("exit code %d:\n%s", code, p.Stderr())
 	if code != 2 {
 		t.Errorf("exit code %d, want 2", code)

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"midspan/e2e/rig"
 )
@@ -25,7 +24,7 @@ func TestForward(t *testing.T) {
 			t.Errorf("status: exit code %d\n%s%s", code, out, text)
 		}
 		p.Signal(syscall.SIGTERM) // without a probe nobody has to notice first
-		if code := p.Exit(5 * time.Second); code != 0 {
+		if code := p.Exit(rig.Patience); code != 0 {
 			t.Errorf("exit code %d after SIGTERM, want 0", code)
 		}
 		if n := strings.Count(p.Stdout(), `"event":"end"`); n != 2 {
@@ -42,7 +41,7 @@ func TestForward(t *testing.T) {
 		p := forward(t, "-i", "lo", "-f", port, "-a", host, "-b", back)
 		wantServer(t, "127.0.0.1:"+port, "broker")
 		p.Signal(syscall.SIGINT)
-		p.Exit(5 * time.Second)
+		p.Exit(rig.Patience)
 	})
 	t.Run("two servers, one dead", func(t *testing.T) {
 		server := rig.Serve(t, nil, "127.0.0.2:0", rig.Greet("alive"))

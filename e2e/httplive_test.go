@@ -136,7 +136,7 @@ func TestHTTPDrain(t *testing.T) {
 	if answer := <-got; answer.err != nil {
 		t.Errorf("the answer under way: %v", answer.err)
 	}
-	if code := m.Exit(10 * time.Second); code != 0 {
+	if code := m.Exit(rig.Patience); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if took := time.Since(begin); took > 15*time.Second {

@@ -78,7 +78,7 @@ func TestIdle5000(t *testing.T) {
 	}
 	awaitLine(t, clients, "answered")
 	ask.Close()
-	if code := clients.Exit(10 * time.Second); code != 0 {
+	if code := clients.Exit(rig.Patience); code != 0 {
 		t.Errorf("the clients' exit code is %d: %s", code, clients.Stderr())
 	}
 	rig.Until(t, rig.Patience, "all descriptors are given back", func() bool {

@@ -73,7 +73,7 @@ func TestKernelSurvivesKill9(t *testing.T) {
 	write(1, "nft: { keep: true }\n")
 	m.Control("reload")
 	m.Signal(syscall.SIGTERM)
-	if code := m.Exit(10 * time.Second); code != 0 {
+	if code := m.Exit(25 * time.Second); code != 0 {
 		t.Errorf("with keep: true the daemon ended with code %d", code)
 	}
 	if !k.hasTable() {
@@ -95,7 +95,7 @@ func TestKernelSurvivesKill9(t *testing.T) {
 	}
 	busy.stop()
 	quiet[0].Close()
-	if code := m.Exit(20 * time.Second); code != 0 {
+	if code := m.Exit(25 * time.Second); code != 0 {
 		t.Errorf("after the drain the daemon ended with code %d", code)
 	}
 	if k.hasTable() {
@@ -169,7 +169,7 @@ func TestKernelLeavesOthersAlone(t *testing.T) {
 	m.Control("reload")
 	same("after a reload")
 	m.Signal(syscall.SIGTERM)
-	if code := m.Exit(10 * time.Second); code != 0 {
+	if code := m.Exit(25 * time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	same("after its end")

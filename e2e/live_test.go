@@ -111,7 +111,7 @@ func TestDrainCommand(t *testing.T) {
 		t.Errorf("exit code %d after the end of the last connection", code)
 	}
 	wantWords(t, p.Stderr(), "drained")
-	if code := m.Exit(5 * time.Second); code != 0 {
+	if code := m.Exit(rig.Patience); code != 0 {
 		t.Errorf("midspan's exit code is %d, want 0", code)
 	}
 }

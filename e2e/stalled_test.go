@@ -46,7 +46,7 @@ func TestLogDiskFull(t *testing.T) {
 		return metrics(t, m)["midspan_log_records_dropped_total"] == 1000
 	})
 	m.Signal(syscall.SIGTERM)
-	if code := m.Exit(5 * time.Second); code != 0 {
+	if code := m.Exit(rig.Patience); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 }
@@ -66,7 +66,7 @@ func TestStalledLog(t *testing.T) {
 	m.AwaitLog("cannot write the access log", rig.Patience)
 	m.Control("reload") // it does not hold up anything else either
 	m.Signal(syscall.SIGTERM)
-	if code := m.Exit(10 * time.Second); code != 0 {
+	if code := m.Exit(rig.Patience); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 }

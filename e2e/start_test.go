@@ -76,7 +76,7 @@ func TestPortInUse(t *testing.T) {
 func wantNoStart(t *testing.T, f *rig.File, words ...string) {
 	t.Helper()
 	p := rig.Start(t, rig.Spec{Program: rig.Bin(t), Args: []string{"run", f.Path}})
-	code := p.Exit(5 * time.Second)
+	code := p.Exit(rig.Patience)
 	t.Logf("exit code %d:\n%s", code, p.Stderr())
 	if code != 2 {
 		t.Errorf("exit code %d, want 2", code)
@@ -113,7 +113,7 @@ func TestKillAndRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.Signal(syscall.SIGKILL)
-		m.Exit(5 * time.Second)
+		m.Exit(rig.Patience)
 		begin := time.Now()
 		next := rig.Run(t, f)
 		if err := once(addr, 1); err != nil {
