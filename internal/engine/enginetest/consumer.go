@@ -179,25 +179,33 @@ func testConsumerLimit(r *rig) {
 
 // testConsumerRate: a second's worth at once, then as many as the rate lets in.
 func testConsumerRate(r *rig) {
+	const tries = 3 // a slow machine does not come often enough to be let in so often
 	servers := r.serveNames("a")
 	at := r.freePort()
 	r.apply("consumers: { one: { link_id: 1, rate: 5/s }, two: { link_id: 2, rate: 1/m } }\nroute: { listen: %q, proxy_protocol: required, to: %q }", at, servers[0].addr)
-	began := time.Now()
-	in := 0
-	for time.Since(began) < 1500*time.Millisecond {
-		c := r.dial(at)
-		if err := c.say(callerIs(linkID(1))); err != nil {
-			r.Fatal(err)
+	for try := 1; ; try++ {
+		began := time.Now()
+		in := 0
+		for time.Since(began) < 1500*time.Millisecond {
+			c := r.dial(at)
+			if err := c.say(callerIs(linkID(1))); err != nil {
+				r.Fatal(err)
+			}
+			if c.hear("a") == nil {
+				in++
+			}
+			c.Close()
+			time.Sleep(10 * time.Millisecond)
 		}
-		if c.hear("a") == nil {
-			in++
+		took := time.Since(began)
+		most := 5 + int(took/(200*time.Millisecond)) + 1
+		if in > most || in < 5+5 && try == tries {
+			r.Errorf("%d were let in within %s, want 10 to %d", in, took, most)
 		}
-		c.Close()
-		time.Sleep(10 * time.Millisecond)
-	}
-	most := 5 + int(time.Since(began)/(200*time.Millisecond)) + 1
-	if in < 5+5 || in > most {
-		r.Errorf("%d were let in within %s, want 10 to %d", in, time.Since(began), most)
+		if in >= 5+5 || try == tries {
+			break
+		}
+		time.Sleep(time.Second) // the next second's worth
 	}
 	r.hasName(at, callerIs(linkID(2)), "a")
 	r.wantReset(at, callerIs(linkID(2)), engine.ConsumerLimit)

@@ -72,14 +72,25 @@ func (p *peer) refusal(s string) string {
 // for that reason; the server must not hear of it.
 func (r *rig) wantReset(at netip.AddrPort, s string, why engine.Reason) *engine.Record {
 	r.Helper()
-	c := r.dial(at)
-	if got := c.refusal(s); got != "0 bytes, reset" {
+	before := len(r.log.all())
+	c, err := r.connect(at)
+	got := "0 bytes, " + fate(err)
+	if err == nil {
+		got = c.refusal(s)
+	}
+	if got != "0 bytes, reset" {
 		r.Errorf("%.40q: the client sees: %s; want a reset", s, got)
+	}
+	ours := func(record *engine.Record) bool {
+		if c == nil { // it was reset before the connect was reported
+			return record.Reason == why
+		}
+		return record.Client == c.local || record.Peer == c.local
 	}
 	var end *engine.Record
 	r.until("a record of it", func() bool {
-		for _, record := range r.log.all() {
-			if (record.Client == c.local || record.Peer == c.local) && !record.End.IsZero() {
+		for _, record := range r.log.all()[before:] {
+			if ours(record) && !record.End.IsZero() {
 				end = record
 			}
 		}

@@ -193,7 +193,8 @@ func (c *cluster) turnedAway(port uint16, why engine.Reason) *engine.Record {
 // testKafkaNodeLearned: a client of a node that nobody knows waits for a plan that
 // has it; who makes plans is told that it is wanted, and what the cluster says.
 func testKafkaNodeLearned(r *rig, w kafkaWay) {
-	c := newCluster(r, w, 2, nil).route(false, "")
+	const patient = ", connect_timeout: 20s"
+	c := newCluster(r, w, 2, nil).route(false, patient)
 	boot := c.client(c.at)
 	if _, _, err := boot.nodes(9); err != nil {
 		r.Fatal(err)
@@ -216,7 +217,7 @@ func testKafkaNodeLearned(r *rig, w kafkaWay) {
 	time.Sleep(50 * time.Millisecond)
 	at := c.brokers[1].addr
 	known := map[string][]plan.KnownNode{"route": {{ID: 2, Host: at.Addr().String(), Port: at.Port()}}}
-	c.applyPlan(r.with(c.plan(false, "").WithNodes(known)))
+	c.applyPlan(r.with(c.plan(false, patient).WithNodes(known)))
 	if err := <-done; err != nil {
 		r.Fatal(err)
 	}

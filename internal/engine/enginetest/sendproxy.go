@@ -82,7 +82,7 @@ func testSendProxyRetry(r *rig) {
 		echo(p)
 	})
 	dead, slow := r.freePort(), r.freePort()
-	r.apply("dead: { listen: %q, send_proxy: v1, balance: first, to: [%q, %q] }\nslow: { listen: %q, send_proxy: v1, balance: first, connect_timeout: 3s, to: [%q, %q] }",
+	r.apply("dead: { listen: %q, send_proxy: v1, balance: first, to: [%q, %q] }\nslow: { listen: %q, send_proxy: v1, balance: first, connect_timeout: 20s, to: [%q, %q] }",
 		dead, r.dead().addr, backend.addr, slow, r.blackHole().addr, backend.addr)
 	for i := range 50 {
 		at := dead

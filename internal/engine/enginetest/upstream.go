@@ -157,12 +157,16 @@ func (r *rig) blackHole() *server {
 	if err = errors.Join(err, syscall.Listen(fd, 0)); err != nil {
 		r.Fatal(err)
 	}
-	for range 10 {
-		c, err := dialIn(nil, netip.Addr{}, at, time.Now().Add(200*time.Millisecond))
+	for i := range 10 {
+		wait := 200 * time.Millisecond // in which a connect would be done
+		if i == 0 {
+			wait = patience // this one is, however slow the machine: else nothing would be full
+		}
+		c, err := dialIn(nil, netip.Addr{}, at, time.Now().Add(wait))
 		switch {
 		case err == nil:
 			r.keep(c)
-		case timedOut(err):
+		case i > 0 && timedOut(err):
 			return &server{addr: at}
 		default:
 			r.Fatal(err)
@@ -182,22 +186,24 @@ func testBlackHole(r *rig) {
 		return
 	}
 	at := r.route(", connect_timeout: 400ms", r.blackHole())
-	how, after, client := r.ends(at)
-	if how != "0 bytes, reset" {
-		r.Errorf("the client sees: %s; want a reset", how)
-	}
-	if after < 300*time.Millisecond || after > 400*time.Millisecond+2*time.Second {
-		r.Errorf("the reset came after %s, want it after connect_timeout (400ms)", after)
-	}
-	end := r.endsFor(client, engine.ConnectFailed)
-	if end.Err == "" {
-		r.Error("the record does not say what failed")
+	r.inTime("a reset, which is for connect_timeout (400ms),", 300*time.Millisecond, 400*time.Millisecond+2*time.Second, func() time.Duration {
+		how, after, client := r.ends(at)
+		if !r.turnedAway(how) {
+			r.Errorf("the client sees: %s; want a reset", how)
+		}
+		if client.IsValid() && r.endsFor(client, engine.ConnectFailed).Err == "" {
+			r.Error("the record does not say what failed")
+		}
+		return after
+	})
+	if n := r.log.reasons()[engine.ConnectFailed]; n == 0 {
+		r.Error("no record says that a connect has failed")
 	}
 }
 
 func testOneBlackHole(r *rig) {
-	const timeout = 4 * time.Second
-	at := r.route(", connect_timeout: 4s", r.blackHole(), r.serve(echo))
+	const timeout = 20 * time.Second
+	at := r.route(", connect_timeout: 20s", r.blackHole(), r.serve(echo))
 	for i := range 4 {
 		began := time.Now()
 		if err := r.once(at, []byte("hello")); err != nil {
@@ -213,7 +219,7 @@ func testOneBlackHole(r *rig) {
 // server: what it sent, and its end, must still arrive.
 func testEarlyClient(r *rig) {
 	backend := r.serve(nil)
-	at := r.route(", connect_timeout: 4s, balance: first", r.blackHole(), backend)
+	at := r.route(", connect_timeout: 20s, balance: first", r.blackHole(), backend)
 	client := r.dial(at)
 	if s := client.send(10_000); s != "sent" {
 		r.Fatal(s)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"midspan/internal/netns"
 )
 
@@ -47,6 +49,20 @@ func (p *peer) Close() error {
 func (p *peer) reset() {
 	p.SetLinger(0)
 	p.Close()
+}
+
+// delivered tells whether the other end's kernel has all that was written: a reset
+// throws away what it has not.
+func (p *peer) delivered() bool {
+	left := -1
+	raw, err := p.SyscallConn()
+	if err != nil {
+		return false
+	}
+	if raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }) != nil || err != nil {
+		return false
+	}
+	return left == 0
 }
 
 // send sends n bytes and says how that ended: "sent", or in the words of fate.

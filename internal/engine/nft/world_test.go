@@ -144,7 +144,7 @@ func (w *world) serve(at string) {
 	}()
 }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second // a machine may be slow
 
 // dial connects from a place, and reads the line with which the server begins.
 func (w *world) dial(from *netns.Net, source, to string) (net.Conn, string, error) {

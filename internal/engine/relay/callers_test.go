@@ -116,7 +116,7 @@ func TestWaitingForServerIsCheap(t *testing.T) {
 	}
 	silent := fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
 	dialTo(t, silent) // its queue is full with that one
-	e, addr := engineFor(t, Options{Loops: 1}, "", "proxy_protocol: required, connect_timeout: 20s, to: "+silent)
+	e, addr := engineFor(t, Options{Loops: 1}, "", "proxy_protocol: required, connect_timeout: 5m, to: "+silent)
 	const n = 400
 	before := heapNow()
 	for range n {
@@ -160,7 +160,7 @@ func TestLastResortOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, from := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2"} {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 20 * time.Second}
 		c, err := d.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)

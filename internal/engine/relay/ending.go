@@ -106,9 +106,13 @@ func (l *loop) recordEnd(p *pair) {
 }
 
 // settle takes p, which is over, out of the books; served tells whether it has
-// had a server. It may be called from any goroutine.
+// had a server. It may be called from any goroutine. Who sees an end counted finds
+// its token given back, and who sees no connection any more all else done.
 func (l *loop) settle(p *pair, served bool) {
 	r := p.route()
+	if !served {
+		p.set.refund(p.endedBy)
+	}
 	r.shards[l.id].ended[p.endedBy].Add(1)
 	if p.to != nil {
 		p.to.drop()
@@ -119,9 +123,6 @@ func (l *loop) settle(p *pair, served bool) {
 	p.leaveNode()
 	if p.inSources {
 		p.set.leave(p.clientAddr.addr)
-	}
-	if !served {
-		p.set.refund(p.endedBy)
 	}
 	if !p.outside {
 		r.active.Add(-1)

@@ -271,7 +271,7 @@ func (s *kafkaStage) mustBeReset(c net.Conn) {
 // end waits for the n-th connection that ends so.
 func (s *kafkaStage) end(why engine.Reason, n int) *engine.Record {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if r := s.nthEnd(why, n); r != nil {
 			return r
 		}

@@ -254,12 +254,7 @@ func TestKafkaLargeMetadata(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(time.Second); s.held.Load() != 0 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	if n := s.held.Load(); n != 0 {
-		t.Errorf("%d bytes are counted as held", n)
-	}
+	eventually(t, "nothing is counted as held", func() bool { return s.held.Load() == 0 })
 	if st := s.Status().Routes[0].Kafka; st.Rewritten != 3 || st.Dropped != 12 {
 		t.Errorf("%d answers rewritten, %d nodes dropped; want 3, 12", st.Rewritten, st.Dropped)
 	}

@@ -23,12 +23,15 @@ func TestKafkaHeldInPlace(t *testing.T) {
 	for range reads / 10 {
 		copy(other, room)
 	}
-	few := time.Since(copies)
-	began := time.Now()
-	for range reads {
-		l.growInput(&pair{}, f)
+	few, took := time.Since(copies), time.Hour
+	for range 5 { // one of them without another process in between
+		began := time.Now()
+		for range reads {
+			l.growInput(&pair{}, f)
+		}
+		took = min(took, time.Since(began))
 	}
-	if took := time.Since(began); took > few {
+	if took > few {
 		t.Errorf("%d reads take %s more, as long as %.1f copies", reads, took, float64(took)/float64(few)*reads/10)
 	}
 	copy(room[100:], "rest")
@@ -55,7 +58,7 @@ func TestKafkaPromises(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := got + len(part)
-		for deadline := time.Now().Add(5 * time.Second); got < want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		eventually(t, "it is in hand", func() bool {
 			s.loops[0].call(func() {
 				for p := range s.loops[0].all() {
 					if p.kafka != nil && p.kafka.up.in != nil {
@@ -63,7 +66,8 @@ func TestKafkaPromises(t *testing.T) {
 					}
 				}
 			})
-		}
+			return got >= want
+		})
 	}
 	if n := s.held.Load(); got != sent || held > bufferSize || n != 0 {
 		t.Errorf("of %d bytes sent, %d are in hand, in %d, of which %d are counted", sent, got, held, n)

@@ -3,19 +3,18 @@ package relay
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"midspan/internal/engine"
-	"midspan/internal/freeport"
 	"midspan/internal/plan"
 )
-
-func freePorts(n int) (int, error) { return freeport.Find(n) }
 
 // TestKafkaPorts: the bootstrap port leads to the servers in `to` in turn and never
 // to others, a node's port to the node alone, also when it is down.
@@ -60,17 +59,14 @@ func TestKafkaPorts(t *testing.T) {
 func TestKafkaNodeWaits(t *testing.T) {
 	a, b := newKafkaBroker(t, "a"), newKafkaBroker(t, "b")
 	to := fmt.Sprintf("%q", a.Addr())
-	s := newKafkaStage(t, 2, to, "connect_timeout: 10s")
+	s := newKafkaStage(t, 2, to, "connect_timeout: 60s")
 	done := make(chan string, 1)
 	c := s.connect(5)
 	go func() {
 		got, err := ask(c, 1, "!")
 		done <- fmt.Sprint(got, err)
 	}()
-	deadline := time.Now().Add(5 * time.Second)
-	for len(s.told()) == 0 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the node is told of", func() bool { return len(s.told()) > 0 })
 	if told := s.told(); len(told) != 1 || told[0] != (engine.Node{Route: "r", ID: 5}) {
 		t.Fatalf("told of %v, want of node 5 once", told)
 	}
@@ -86,7 +82,7 @@ func TestKafkaNodeWaits(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	port := b.Addr().(*net.TCPAddr).AddrPort().Port()
-	p := s.plan(to, "connect_timeout: 10s").WithNodes(map[string][]plan.KnownNode{"r": {{ID: 5, Host: "127.0.0.1", Port: port}}})
+	p := s.plan(to, "connect_timeout: 60s").WithNodes(map[string][]plan.KnownNode{"r": {{ID: 5, Host: "127.0.0.1", Port: port}}})
 	if _, err := s.Apply(context.Background(), allUp(p)); err != nil {
 		t.Fatal(err)
 	}
@@ -108,16 +104,10 @@ func TestKafkaNodeUnknown(t *testing.T) {
 	s := newKafkaStage(t, 1, fmt.Sprintf("%q", a.Addr()), "connect_timeout: 300ms, kafka: {learn: off}, nodes: {1: \"127.0.0.1:9\"}")
 	probe := s.connect(6)
 	probe.Close()
-	if n := s.probes(); n != 1 {
-		t.Errorf("%d probes ended", n)
-	}
+	eventually(t, "the probe is counted", func() bool { return s.Status().Routes[0].Counters.Ended[engine.Probe] == 1 })
 	began := time.Now()
-	c := s.connect(5)
-	if _, err := c.Write(kafkaRequest(plainAPI, 0, 1, nil)); err != nil {
-		t.Fatal(err)
-	}
-	s.mustBeReset(c)
-	if took := time.Since(began); took < ms(280) || took > 2*time.Second {
+	s.mustRefuse(5)
+	if took := time.Since(began); took < ms(280) || took > 2900*time.Millisecond {
 		t.Errorf("it was reset after %s, want 300ms", took)
 	}
 	if r := s.end(engine.UnknownNode, 1); r.Node == nil || *r.Node != 5 {
@@ -134,12 +124,23 @@ func TestKafkaNodeUnknown(t *testing.T) {
 	}
 }
 
-// probes waits for probes that have ended.
-func (s *kafkaStage) probes() (n uint64) {
-	for deadline := time.Now().Add(2 * time.Second); n == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		n = s.Status().Routes[0].Counters.Ended[engine.Probe]
+// mustRefuse makes a connection to a node that must be reset, which may be as early
+// as the dial.
+func (s *kafkaStage) mustRefuse(node int) {
+	s.t.Helper()
+	c, err := s.dial(node)
+	if err == nil {
+		defer c.Close()
+		if err = c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			s.t.Fatal(err)
+		}
+		if _, err = c.Write(kafkaRequest(plainAPI, 0, 1, nil)); err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
 	}
-	return n
+	if !errors.Is(err, syscall.ECONNRESET) {
+		s.t.Errorf("node %d: %v, want a reset", node, err)
+	}
 }
 
 // allUp is p with all servers up, at their addresses.
@@ -167,13 +168,13 @@ func TestKafkaNodeNotLearned(t *testing.T) {
 	if _, err := readKafka(c); err != nil {
 		t.Fatal(err)
 	}
-	s.mustBeReset(s.connect(3))
+	s.mustRefuse(3)
 	s.end(engine.UnknownNode, 1)
 	if s.said("the cluster says that node 3 is at broker3.internal:9092, which may not be learned; add its host to `learn`, or the node to `nodes`") != 1 {
 		t.Errorf("the log has %s", s.log.String())
 	}
 	began := time.Now()
-	s.mustBeReset(s.connect(4))
+	s.mustRefuse(4)
 	if took := time.Since(began); took < ms(180) {
 		t.Errorf("reset after %s, want 200ms", took)
 	}
@@ -211,11 +212,14 @@ func TestKafkaTellsOfNodes(t *testing.T) {
 			t.Fatalf("the client gets %q, %v", frame, err)
 		}
 	}
+	began := time.Now()
 	for range 20 {
 		metadata()
 	}
 	want := engine.Node{Route: "r", ID: 3, Host: "broker3.internal", Port: 9092}
-	if told := s.told(); len(told) != 1 || told[0] != want {
+	most := 1 + int(time.Since(began)/repeat) // 1, unless the machine is slow
+	before := len(s.told())
+	if told := s.told(); before < 1 || before > most || told[0] != want {
 		t.Errorf("told of %v, want once of %v", told, want)
 	}
 	p := s.plan(to, "kafka: {learn: [\"*.internal\"]}").WithNodes(map[string][]plan.KnownNode{"r": {{ID: 3, Host: "broker3.internal", Port: 9092}}})
@@ -224,8 +228,8 @@ func TestKafkaTellsOfNodes(t *testing.T) {
 	}
 	time.Sleep(repeat + 10*time.Millisecond)
 	metadata() // on a connection that was made before the node was known
-	if told := s.told(); len(told) != 1 {
-		t.Errorf("told of %v, want of no more than before", told)
+	if told := s.told(); len(told) != before {
+		t.Errorf("told of %v, want of no more than the %d of before", told, before)
 	}
 }
 

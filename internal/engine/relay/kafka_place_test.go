@@ -28,13 +28,13 @@ func TestKafkaHearsay(t *testing.T) {
 
 // TestKafkaPatience: who has waited for a node for long looks for it seldom.
 func TestKafkaPatience(t *testing.T) {
-	s := newKafkaStage(t, 1, `"127.0.0.1:9"`, "connect_timeout: 20s")
+	s := newKafkaStage(t, 1, `"127.0.0.1:9"`, "connect_timeout: 60s")
 	if _, err := s.connect(5).Write(kafkaRequest(plainAPI, 0, 1, nil)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second)
 	var most time.Duration
-	for deadline := time.Now().Add(5 * time.Second); most < 100*time.Millisecond && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); most < 100*time.Millisecond && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		s.loops[0].call(func() {
 			for p := range s.loops[0].all() {
 				most = max(most, p.timer-s.loops[0].now)
@@ -58,22 +58,20 @@ func TestKafkaPatience(t *testing.T) {
 func TestKafkaNodeMoves(t *testing.T) {
 	a, b := newKafkaBroker(t, "a"), newKafkaBroker(t, "b")
 	to := fmt.Sprintf("{server: %q, max_connections: 1}", a.Addr())
-	s := newKafkaStage(t, 1, to, fmt.Sprintf("connect_timeout: 10s, nodes: {1: %q}", a.Addr()))
+	s := newKafkaStage(t, 1, to, fmt.Sprintf("connect_timeout: 60s, nodes: {1: %q}", a.Addr()))
 	first := s.connect(1)
 	s.mustAnswer(first, "a")
 	second := s.connect(1)
 	full := false
-	for deadline := time.Now().Add(5 * time.Second); !full && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	eventually(t, "the second connection waits for room", func() bool {
 		s.loops[0].call(func() {
 			for p := range s.loops[0].all() {
 				full = full || p.dial != nil && p.dial.full
 			}
 		})
-	}
-	if !full {
-		t.Fatal("the second connection does not wait for room")
-	}
-	s.apply(to, fmt.Sprintf("connect_timeout: 10s, nodes: {1: %q}", b.Addr()))
+		return full
+	})
+	s.apply(to, fmt.Sprintf("connect_timeout: 60s, nodes: {1: %q}", b.Addr()))
 	s.mustAnswer(second, "b")
 	s.mustAnswer(first, "a")
 }

@@ -68,11 +68,11 @@ var errTurnedAway = errors.New("turned away")
 // visit makes a connection from an address of this host and waits for the
 // greeting.
 func (l *limited) visit(from string) (net.Conn, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 20 * time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: time.Minute}
 	c, err := d.Dial("tcp", l.addr)
 	if err == nil {
 		l.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		if _, err = io.ReadFull(c, make([]byte, 1)); err != nil {
 			c.Close()
 		}
@@ -155,7 +155,7 @@ func TestRouteLimitQueue(t *testing.T) {
 			select {
 			case <-full:
 				time.Sleep(2 * time.Millisecond)
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 			}
 			inside.Add(-1) // before the engine can know
 			c.Close()
@@ -175,22 +175,22 @@ func TestRouteLimitQueue(t *testing.T) {
 // faster than at the rate; meanwhile every loop gets its turn, and rests.
 func TestRateQueue(t *testing.T) {
 	// A loop that gets no processor in time, on a machine with other work, loses some
-	// turns; one that starves loses them at each try.
+	// turns; one that starves loses them at each try. Likewise with slowness.
 	const tries = 3
 	for try := 1; ; try++ {
-		unfair := rateQueue(t)
+		wrong := rateQueue(t)
 		switch {
-		case unfair == "" || t.Failed():
+		case wrong == "" || t.Failed():
 			return
 		case try == tries:
-			t.Fatal(unfair)
+			t.Fatal(wrong)
 		}
-		t.Log(unfair)
+		t.Log(wrong)
 	}
 }
 
-// rateQueue tells how the loops' turns were unfair.
-func rateQueue(t *testing.T) (unfair string) {
+// rateQueue tells what was wrong that may be the machine's fault.
+func rateQueue(t *testing.T) (wrong string) {
 	t.Helper()
 	const rate, waiting = 100, 160
 	l := newLimited(t, fmt.Sprintf("rate: %d/s", rate))
@@ -199,20 +199,27 @@ func rateQueue(t *testing.T) (unfair string) {
 		t.Fatalf("%d were served of %d", in, rate+waiting)
 	}
 	took, used := time.Since(began), cpuTime()-cpu
-	if least := time.Second * waiting / rate; took < least-50*time.Millisecond || took > 2*least {
+	least := time.Second * waiting / rate
+	if took < least-50*time.Millisecond {
 		t.Errorf("it took %s, want %s", took, least)
-	}
-	if used > took/2 && !raceDetector {
-		t.Errorf("%s of processor time in %s of waiting", used, took)
 	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// In the order in which they were let in. A slow loop may have a server for one
+	// later than for another that came after it.
+	slices.SortStableFunc(l.starts, func(a, b *engine.Record) int { return a.Start.Compare(b.Start) })
 	for i, r := range l.starts[rate:] {
 		at := time.Second * time.Duration(i+1) / rate
-		if after := r.Start.Sub(l.starts[0].Start); after < at-50*time.Millisecond {
+		if after := r.Start.Sub(began); after < at-50*time.Millisecond {
 			t.Fatalf("connection %d came after %s, want %s", rate+i, after, at)
 		}
+	}
+	switch {
+	case took > 2*least:
+		return fmt.Sprintf("it took %s, want %s", took, least)
+	case used > took/2 && !raceDetector:
+		return fmt.Sprintf("%s of processor time in %s of waiting", used, took)
 	}
 	return unfairTurns(t, l.starts[rate:], 4)
 }
@@ -292,7 +299,7 @@ func TestRateReload(t *testing.T) {
 			if n != want {
 				t.Errorf("%s: %d of 10 were let in, want %d", then, n, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("%s: they still wait", then)
 		}
 	}

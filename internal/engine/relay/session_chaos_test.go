@@ -65,7 +65,7 @@ func TestSessionChaos(t *testing.T) {
 			t.Errorf("%d panics", n)
 		}
 		s.Close()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			g, f := runtime.NumGoroutine()-goroutines, openFDs(t, os.Getpid())-files
 			if g <= 0 && f <= 0 {
 				break

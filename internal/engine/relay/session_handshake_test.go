@@ -33,11 +33,11 @@ func TestClientCertificates(t *testing.T) {
 		}
 		conn, err := s.dial(c)
 		if err == nil {
-			if _, err = conn.Write([]byte("x")); err == nil {
-				if err = conn.CloseWrite(); err == nil {
-					_, err = io.ReadAll(conn)
-				}
-			}
+			// After an alert of TLS 1.3, which comes after the client's handshake, these
+			// may fail. The read says why.
+			_, _ = conn.Write([]byte("x"))
+			_ = conn.CloseWrite()
+			_, err = io.ReadAll(conn)
 		}
 		return fmt.Sprint(err), s.end(n)
 	}
@@ -167,9 +167,7 @@ func TestNotTLS(t *testing.T) {
 	if want := `first record does not look like a TLS handshake; it begins with "GET /"`; r.Reason != engine.TLSFailed || r.Err != want {
 		t.Errorf("%s, %q", r.Reason, r.Err)
 	}
-	if n := s.Status().Routes[0].Counters.Ended[engine.Probe]; n != 2 {
-		t.Errorf("%d probes", n)
-	}
+	eventually(t, "the probes are counted", func() bool { return s.Status().Routes[0].Counters.Ended[engine.Probe] == 2 })
 }
 
 // TestSlowHandshake: a client that sends one byte at a time is let in if it is
@@ -193,14 +191,14 @@ func TestSlowHandshake(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	slow, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer slow.Close()
-	began := time.Now()
 	err = tls.Client(dribble{slow, 100 * time.Millisecond}, &tls.Config{RootCAs: a.pool(), ServerName: "a.test"}).Handshake()
-	if took := time.Since(began); err == nil || took < handshakeTime-time.Second || took > handshakeTime+3*time.Second {
+	if took := time.Since(began); err == nil || took < handshakeTime-time.Second || took > 2*handshakeTime {
 		t.Errorf("%v after %s", err, took)
 	}
 	if r := s.end(1); r.Reason != engine.OpeningTimeout {

@@ -151,7 +151,7 @@ func TestHTTPUpgrade(t *testing.T) {
 // settledBut waits until n connections are left.
 func (s *theatre) settledBut(n int) {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.Status().Connections != n; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); s.Status().Connections != n; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("connections: %+v", s.Conns())
 		}

@@ -140,7 +140,7 @@ func TestHTTPCounters(t *testing.T) {
 // settled waits until no connection is left, and checks that none is counted.
 func (s *theatre) settled() {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.Status().Connections > 0; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); s.Status().Connections > 0; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("connections are left: %+v", s.Conns())
 		}
@@ -152,6 +152,12 @@ func (s *theatre) settled() {
 			}
 		}
 	}
+}
+
+// busy waits until the only server has n requests.
+func (s *theatre) busy(n int) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("%d requests are at the server", n), func() bool { return s.Status().Routes[0].Endpoints[0].Active == n })
 }
 
 // TestHTTPConnectionWithoutRequest: it has a record of its own, unless it was a
@@ -191,7 +197,7 @@ func TestHTTPFollowsPlan(t *testing.T) {
 	get(t, c, "http://"+s.addr+"/")
 	// The client may have its answer before the request is out of the books, and a
 	// server that has a request is remembered.
-	eventually(t, "the request is over", func() bool { return s.Status().Routes[0].Endpoints[0].Active == 0 })
+	s.busy(0)
 	s.apply(b, "mode: http")
 	if got := get(t, c, "http://"+s.addr+"/"); !strings.HasPrefix(got, "200 b") {
 		t.Errorf("%q", got)
@@ -266,8 +272,8 @@ func TestHTTPFails(t *testing.T) {
 		t.Errorf("%+v %+v", r, r.HTTP)
 	}
 	s.apply("{server: "+good+", max_connections: 1}", "mode: http, connect_timeout: 300ms")
-	go func() { _, _ = c.Get("http://" + s.addr + "/?slow=1s") }()
-	time.Sleep(100 * time.Millisecond)
+	go func() { _, _ = c.Get("http://" + s.addr + "/?slow=19s") }() // up to the end of the engine
+	s.busy(1)
 	if got := get(t, c, "http://"+s.addr+"/"); !strings.HasPrefix(got, "503") {
 		t.Errorf("%q", got)
 	}
@@ -380,6 +386,7 @@ func TestHTTPDrain(t *testing.T) {
 		s := newTheatre(t, a, "mode: http")
 		waits, busy := httpClientOf(t, nil), httpClientOf(t, nil)
 		get(t, waits, "http://"+s.addr+"/")
+		s.busy(0)
 		answer := make(chan string, 1)
 		go func() {
 			r, err := busy.Get("http://" + s.addr + "/?slow=500ms")
@@ -392,7 +399,7 @@ func TestHTTPDrain(t *testing.T) {
 			answer <- fmt.Sprint(string(b), err)
 		}()
 		s.settledBut(2)
-		time.Sleep(100 * time.Millisecond)
+		s.busy(1)
 		text := fmt.Sprintf("routes: {r: {listen: %q, to: %s, mode: http}}", s.addr, a)
 		if gone {
 			text = fmt.Sprintf("routes: {other: {listen: '127.0.0.1:%d', to: '127.0.0.1:1'}}", freePort(t))

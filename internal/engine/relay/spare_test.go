@@ -33,7 +33,7 @@ func single(t *testing.T, to string) (l *loop, addr string) {
 // spares are the loop's spare sockets once it has no connections.
 func spares(t *testing.T, l *loop) (list []spare) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		if l.e.active.Load() == 0 {
 			l.call(func() { list = append(list, l.spares...) })
 			return list
@@ -49,9 +49,18 @@ func spares(t *testing.T, l *loop) (list []spare) {
 func TestSpares(t *testing.T) {
 	l, addr := single(t, echoServer(t))
 	var fd int32
-	for i := range 20 {
+	last := time.Now()
+	for i, slow := 0, 0; i < 20; i++ {
 		ping(t, addr).Close()
 		list := spares(t, l)
+		late := time.Since(last) > spareLife/2
+		if last = time.Now(); late { // they may not be kept for so long
+			if slow++; slow == 100 {
+				t.Fatal("this machine is too slow to tell")
+			}
+			i = -1
+			continue
+		}
 		if len(list) != 1 {
 			t.Fatalf("%d spare sockets after %d connections, want 1", len(list), i+1)
 		}
@@ -70,10 +79,8 @@ func TestSpares(t *testing.T) {
 			t.Errorf("option %d is %d, %v; want %d", option.number, got, err, option.want)
 		}
 	}
-	time.Sleep(spareLife + 200*time.Millisecond)
-	if list := spares(t, l); len(list) > 0 || l.e.extra.Load() != 0 {
-		t.Errorf("%d spare sockets after %s, %d descriptors counted", len(list), spareLife, l.e.extra.Load())
-	}
+	time.Sleep(spareLife)
+	eventually(t, "no spare sockets are kept, nor counted", func() bool { return len(spares(t, l)) == 0 && l.e.extra.Load() == 0 })
 }
 
 // TestNoSpares: a socket whose connection may still mean something to the server,

@@ -172,7 +172,7 @@ func (s *theatre) apply(to, settings string) {
 // end waits for the n-th end record.
 func (s *theatre) end(n int) *engine.Record {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		s.mu.Lock()
 		ends := 0
 		for _, r := range s.records {
