@@ -251,20 +251,22 @@ func TestRefusalsAreLogged(t *testing.T) {
 		if _, err := io.WriteString(c, s); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, io.EOF) {
+		if n, err := c.Read(make([]byte, 1)); n > 0 || !errors.Is(err, unix.ECONNRESET) {
 			t.Fatalf("%q: %d bytes, %v; want a reset", s, n, err)
 		}
 	}
+	began := time.Now()
 	for range 20 {
 		say(linkHeader(99))
 	}
+	most := 1 + int(time.Since(began)/tellEvery) // 1, unless the machine is slow
 	say("GET / HTTP/1.1\r\n")
 	if n := records.Load(); n != 21 {
 		t.Errorf("%d records, want 21", n)
 	}
 	text := log.String()
 	for _, want := range []string{`reason="unknown consumer"`, "link=azure:99", "client=192.0.2.7:40000", "peer=127.0.0.1:", "route=r", `reason="bad PROXY header"`, "GET / HTTP/1.1"} {
-		if n := strings.Count(text, want); n != 1 && want != "route=r" || n == 0 {
+		if n := strings.Count(text, want); n > most && want != "route=r" || n == 0 {
 			t.Errorf("%q stands %d times in\n%s", want, n, text)
 		}
 	}

@@ -240,7 +240,7 @@ func TestHTTPBadServer(t *testing.T) {
 				c.Close()
 			}
 		}()
-		s := newTheatre(t, l.Addr().String(), "mode: http, http: {response_timeout: 1s}")
+		s := newTheatre(t, l.Addr().String(), "mode: http, http: {response_timeout: 3s}")
 		got := get(t, httpClientOf(t, nil), "http://"+s.addr+"/")
 		status := map[engine.Reason]int{engine.BadResponse: 502, engine.ResponseTimeout: 504}[want]
 		if r := s.end(1); r.Reason != want || r.HTTP.Status != status || !strings.HasPrefix(got, fmt.Sprint(status)) {
