@@ -63,9 +63,7 @@ func (l *loop) findNode(p *pair) bool {
 	p.state = stateDialing
 	p.dial = l.newDial(l.now, p.set.ConnectTimeout.D())
 	p.dial.forNode = true
-	if p.client.held != nil || toRead(p.client.fd) > 0 {
-		p.set.cluster.want(n)
-	}
+	p.wantNode()
 	l.timers.set(p, l.now+awaitNode)
 	return false
 }
@@ -112,12 +110,20 @@ func (l *loop) nodeTimer(p *pair) {
 		l.timers.set(p, 0)
 		l.seek(p)
 	case l.now < p.dial.deadline:
-		p.set.cluster.want(p.kafka.node)
+		p.wantNode()
 		l.timers.set(p, min(l.now+nextLook(l.now-p.dial.began), p.dial.deadline))
 	case known:
 		l.abort(p, noServer) // its name has no address
 	default:
 		l.refuse(p, unknownNode, p.set.cluster.unknown(p.kafka.node))
+	}
+}
+
+// wantNode tells that p's node is wanted, if its client has said something. Clients
+// of Kafka speak first; a load balancer's test says nothing, however long it takes.
+func (p *pair) wantNode() {
+	if p.client.held != nil || toRead(p.client.fd) > 0 {
+		p.set.cluster.want(p.kafka.node)
 	}
 }
 

@@ -101,14 +101,15 @@ func TestKafkaNodeWaits(t *testing.T) {
 // balancer is neither waited for nor told of.
 func TestKafkaNodeUnknown(t *testing.T) {
 	a := newKafkaBroker(t, "a")
-	s := newKafkaStage(t, 1, fmt.Sprintf("%q", a.Addr()), "connect_timeout: 300ms, kafka: {learn: off}, nodes: {1: \"127.0.0.1:9\"}")
+	s := newKafkaStage(t, 1, fmt.Sprintf("%q", a.Addr()), "connect_timeout: 1s, kafka: {learn: off}, nodes: {1: \"127.0.0.1:9\"}")
 	probe := s.connect(6)
+	time.Sleep(4 * awaitNode) // it is looked at meanwhile
 	probe.Close()
 	eventually(t, "the probe is counted", func() bool { return s.Status().Routes[0].Counters.Ended[engine.Probe] == 1 })
 	began := time.Now()
 	s.mustRefuse(5)
-	if took := time.Since(began); took < ms(280) || took > 2900*time.Millisecond {
-		t.Errorf("it was reset after %s, want 300ms", took)
+	if took := time.Since(began); took < ms(950) || took > 2900*time.Millisecond {
+		t.Errorf("it was reset after %s, want 1s", took)
 	}
 	if r := s.end(engine.UnknownNode, 1); r.Node == nil || *r.Node != 5 {
 		t.Errorf("it ended as one of node %v", r.Node)

@@ -36,7 +36,9 @@ func TestTries(t *testing.T) {
 					return err // a reset may come that early
 				}
 				defer conn.Close()
-				_, _ = io.WriteString(conn, "x") // it may be reset already
+				if _, err := io.WriteString(conn, "x"); err != nil {
+					return err // or that early; a read would not be told of it again
+				}
 				_, err = io.ReadFull(conn, make([]byte, 1))
 				return err
 			}
