@@ -34,12 +34,13 @@ type planEngine struct {
 	mu    sync.Mutex
 	hooks engine.Hooks
 	plans []*plan.Plan
+	at    []time.Time // when each was given
 }
 
 func (e *planEngine) Apply(_ context.Context, p *plan.Plan) (engine.Change, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.plans = append(e.plans, p)
+	e.plans, e.at = append(e.plans, p), append(e.at, time.Now())
 	return engine.Change{}, nil
 }
 
@@ -65,7 +66,7 @@ type fakeCluster struct {
 	port  int
 	mu    sync.Mutex
 	nodes []brokers.Node
-	asked int
+	asked time.Time // first; what it has is not known before
 }
 
 func newFakeCluster(t *testing.T) *fakeCluster {
@@ -125,7 +126,9 @@ func (f *fakeCluster) answer(key, version int16) []byte {
 		a.ApiKeys = append(a.ApiKeys, k)
 		return a.AppendTo(nil)
 	}
-	f.asked++
+	if f.asked.IsZero() {
+		f.asked = time.Now()
+	}
 	a := kmsg.NewPtrMetadataResponse()
 	a.Version, a.ClusterID = version, kmsg.StringPtr("fake")
 	for _, n := range f.nodes {
@@ -149,7 +152,7 @@ func kafkaRig(t *testing.T, routes string, known map[string]Cluster) (*rig, *pla
 }
 
 const kafkaRoute = `routes: {orders: {mode: kafka, listen: PORT, to: "127.0.0.1:%d", advertise: {host: k.example, ports: %s},
-  kafka: {learn: ["*.test", 127.0.0.0/8], discover: %s}, check: {kind: %s, every: 50ms, rise: 1, fall: 1}}}`
+  kafka: {learn: ["*.test", 127.0.0.0/8], discover: %s}, check: {kind: %s, every: 50ms, timeout: 10s, rise: 1, fall: 1}}}`
 
 // TestNodes: what the cluster says of its nodes is in force with addresses, checked,
 // kept, and comes back with a reload and with a restart.
@@ -163,9 +166,12 @@ func TestNodes(t *testing.T) {
 	r.start()
 	now := func() string { return nodesOf(r.Plan()) }
 	r.until("knowing the nodes", func() bool { return now() == "1 b1.test(1), 2 127.0.0.1(1)" })
+	f.mu.Lock()
+	asked := f.asked
+	f.mu.Unlock()
 	e.mu.Lock()
-	for _, p := range e.plans {
-		if s := nodesOf(p); s != "" && s != now() {
+	for i, p := range e.plans { // without an address only where the wait for one was over
+		if s := nodesOf(p); s != "" && s != now() && e.at[i].Sub(asked) < nodeWait {
 			t.Errorf("an engine was given %s", s)
 		}
 	}
@@ -212,10 +218,11 @@ func TestNodes(t *testing.T) {
 	}
 	again, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "kafka"), last)
 	again.zone.set("b1.test", "127.0.0.1")
+	began := time.Now()
 	again.start()
 	e2.mu.Lock()
 	defer e2.mu.Unlock()
-	if s := nodesOf(e2.plans[0]); s != "1 b1.test(1), 2 127.0.0.1(1)" {
+	if s := nodesOf(e2.plans[0]); s != "1 b1.test(1), 2 127.0.0.1(1)" && e2.at[0].Sub(began) < startWait {
 		t.Errorf("after a restart the first plan has %s", s)
 	}
 }
@@ -234,19 +241,19 @@ func TestNodesOfClients(t *testing.T) {
 	r, e, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "kafka"), nil)
 	r.zone.set("b1.test", "127.0.0.1")
 	r.start()
-	began := time.Now()
 	for id := range int32(10) {
 		e.hooks.Node(engine.Node{Route: "orders", ID: id, Host: "b1.test", Port: uint16(10000 + id)})
 	}
 	r.until("knowing the nodes", func() bool { return strings.Count(nodesOf(r.Plan()), "(1)") == 10 })
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("it took %s", took)
-	}
 	e.mu.Lock()
-	if n := len(e.plans); n > 8 { // a few are of checks that have failed
-		t.Errorf("ten nodes made %d plans", n)
+	known := map[string]bool{} // and not the plans, of which each check that fails may make one
+	for _, p := range e.plans {
+		known[nodesOf(p)] = true
 	}
 	e.mu.Unlock()
+	if len(known) > 8 {
+		t.Errorf("ten nodes made %d plans", len(known))
+	}
 
 	f.set(brokers.Node{ID: 9, Host: "127.0.0.9", Port: uint16(f.port)}, brokers.Node{ID: 7, Host: "127.0.0.1", Port: uint16(f.port)})
 	r2, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "1h", "kafka"), nil)
@@ -269,7 +276,9 @@ func TestUsable(t *testing.T) {
 	r.until("down", func() bool { err, _ := r.RouteReady("orders"); return err != nil && r.Ready() != nil })
 	r.until("with its node up", func() bool { err, known := r.NodeReady("orders", 1); return err == nil && known })
 
-	r, e, _ = kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "off"), nil)
+	// Failed connects count for as long as it is between two tests.
+	without := strings.Replace(fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "off"), "every: 50ms", "every: 1h", 1)
+	r, e, _ = kafkaRig(t, without, nil)
 	r.start()
 	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(dead))
 	e.hooks.Node(engine.Node{Route: "orders", ID: 1, Host: "127.0.0.1", Port: node.Port()})

@@ -20,9 +20,7 @@ func TestFailedReloadLosesNoName(t *testing.T) {
 	r := newRig(t, file)
 	r.zone.set("db.test", "127.0.0.1")
 	r.start()
-	if got := r.who(); got != "one" {
-		t.Fatal(got)
-	}
+	r.until("forwarding", func() bool { return r.who() == "one" })
 	r.zone.set("db.test") // SERVFAIL from now on
 	r.write(fmt.Sprintf("routes: {other: {listen: %d, to: '127.0.0.1:1'}}", taken))
 	if err := r.Reload(context.Background()); err == nil {
@@ -33,7 +31,7 @@ func TestFailedReloadLosesNoName(t *testing.T) {
 	}
 	for i := range 2 {
 		r.write(file)
-		r.file.Store(strings.Replace(r.file.Load().(string), "timeout: 200ms", fmt.Sprintf("timeout: %dms", 210+i), 1))
+		r.file.Store(strings.Replace(r.file.Load().(string), "timeout: 5s", fmt.Sprintf("timeout: %ds", 6+i), 1))
 		if err := r.Reload(context.Background()); err != nil {
 			t.Fatal(err)
 		}
