@@ -122,7 +122,7 @@ func New(o Options) *Monitor {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
-	return start(o, (&wire{dial: o.Dial}).probe)
+	return start(o, (&wire{dial: o.Dial, linger: linger}).probe)
 }
 
 // start returns a Monitor that tests with p.

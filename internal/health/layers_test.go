@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -134,15 +135,55 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
-	for name, handle := range map[string]func(net.Conn){
-		`tls: expected TLS, got "SSH-2"`: func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1\r\n"); hang(c) },
-		"tls: closed without an answer":  answer(""),
-		"tls: connection reset by peer":  reset,
-		"tls: no answer in ":             hang,
+	for name, c := range map[string]struct {
+		handle   func(net.Conn)
+		patience time.Duration
+	}{
+		`tls: expected TLS, got "SSH-2"`: {func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1\r\n"); hang(c) }, 9 * time.Second},
+		"tls: closed without an answer":  {answer(""), 9 * time.Second},
+		"tls: connection reset by peer":  {reset, 9 * time.Second},
+		"tls: no answer in ":             {hang, 500 * time.Millisecond},
 	} {
-		if _, err := probeOnce(serve(t, handle), plan.Check{Kind: plan.CheckTLS}, 500*time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), name) {
+		if _, err := probeOnce(serve(t, c.handle), plan.Check{Kind: plan.CheckTLS}, c.patience); err == nil || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("error is %v, want %s", err, name)
 		}
+	}
+}
+
+// lateAlert is a connection on which our last word, close_notify of TLS 1.3, comes
+// after the server has gone.
+type lateAlert struct {
+	net.Conn
+	gone <-chan bool
+}
+
+func (l lateAlert) Write(p []byte) (int, error) {
+	if len(p) == 5+2+1+16 {
+		<-l.gone
+	}
+	return l.Conn.Write(p)
+}
+
+// TestRefusedAndGone: a server's refusal is told also where the connection was reset
+// before we had said our last word.
+func TestRefusedAndGone(t *testing.T) {
+	own, _ := certificate(t, "sql.example")
+	gone := make(chan bool)
+	at := serve(t, func(c net.Conn) {
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		tls.Server(c, &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		close(gone)
+	})
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return lateAlert{c, gone}, err
+	}
+	check := plan.Check{Kind: plan.CheckTLS, TLS: plan.UpstreamTLS{On: true, Insecure: true}}
+	_, err := (&wire{dial: dial, linger: patient}).probe(t.Context(), Target{Addr: at, Check: check, Host: "web.example"})
+	if err == nil || !strings.HasPrefix(err.Error(), "tls: the server refuses the handshake: ") {
+		t.Errorf("error is %v", err)
 	}
 }
 

@@ -32,8 +32,9 @@ const (
 
 // wire is the probe over real connections.
 type wire struct {
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	tls  tlsConfigs
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	linger time.Duration
+	tls    tlsConfigs
 }
 
 func (w *wire) probe(ctx context.Context, t Target) (time.Duration, error) {
@@ -55,7 +56,7 @@ func (w *wire) probe(ctx context.Context, t Target) (time.Duration, error) {
 	hangUp := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer hangUp()
 
-	l := &line{Conn: conn, target: t}
+	l := &line{Conn: conn, target: t, linger: w.linger}
 	err = l.ask(&w.tls)
 	latency := time.Since(began)
 	l.leave(ctx)
@@ -70,6 +71,7 @@ type line struct {
 	net.Conn           // plain TCP
 	tls      *tls.Conn // over it, once TLS is spoken
 	target   Target
+	linger   time.Duration
 }
 
 // ask holds the conversation that the check's kind is. The error is nil if what
@@ -144,7 +146,7 @@ func (l *line) leave(ctx context.Context) {
 			return
 		}
 	}
-	soon := time.Now().Add(linger)
+	soon := time.Now().Add(l.linger)
 	if d, ok := ctx.Deadline(); ok && d.Before(soon) {
 		soon = d
 	}

@@ -113,14 +113,15 @@ func (l *line) encrypt(c *tls.Config) error {
 // and did not get: it says so after the handshake (RFC 8446, section 4.4.2.4). One
 // that takes us without may say nothing, until it sees that we leave.
 func (l *line) letIn() error {
-	if err := l.tls.CloseWrite(); err != nil {
-		return tlsWords(err)
-	}
-	soon := time.AfterFunc(linger, func() { l.SetReadDeadline(time.Unix(1, 0)) })
+	left := l.tls.CloseWrite() // fails where the server has gone, with its word still to be read
+	soon := time.AfterFunc(l.linger, func() { l.SetReadDeadline(time.Unix(1, 0)) })
 	defer soon.Stop()
 	_, err := l.tls.Read(make([]byte, 1))
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
 		return tlsWords(err)
+	}
+	if left != nil {
+		return tlsWords(left)
 	}
 	return nil
 }
