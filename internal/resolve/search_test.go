@@ -63,7 +63,7 @@ func TestSearchList(t *testing.T) {
 func TestSearchListStaysWithTheKnownGoodName(t *testing.T) {
 	t.Parallel()
 	s := serve(t, zone(t, "db.corp.x. 60 A 10.0.0.1\ndb.x. 60 A 10.6.6.6"))
-	w := searching(time.Second, s)
+	w := searching(long, s)
 	res := expect(t, w, "db", "10.0.0.1", "")
 	s.set(byName(map[string]answerFunc{"db.corp.x.": rcode(dns.RcodeServerFailure)}, zone(t, "db.x. 60 A 10.6.6.6")))
 	if res = w.lookup(t.Context(), "db", res.via); res.fresh() || res.worst().outcome != refused {
