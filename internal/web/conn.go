@@ -226,8 +226,8 @@ func (c *conn) await() error {
 		}
 	}
 	err := c.first()
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.p.draining.Load() {
-		// A request may have come at the same time. If so, it is served.
+	// A request may have come at the same time as a drain. If so, it is served.
+	for look := true; look && errors.Is(err, os.ErrDeadlineExceeded) && c.p.draining.Load(); look = c.unread() {
 		c.SetReadDeadline(time.Now().Add(quietTime))
 		err = c.first()
 	}

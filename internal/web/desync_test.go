@@ -65,13 +65,65 @@ func TestLeftOverTLS(t *testing.T) {
 						t.Errorf("%s%s", head, body)
 					}
 					f.recorded(i + 1)
-					time.Sleep(20 * time.Millisecond) // for what is on its way
+					if c.dials == 2 {
+						waitFor(t, "what is on its way", func() bool { return f.idleAlive() == 0 })
+					}
 				}
 				if n := f.servers.all[0].dials.Load(); n != c.dials {
 					t.Errorf("%d connections, want %d", n, c.dials)
 				}
 			})
 		}
+	}
+}
+
+// stalled is a connection whose reader gets to read long after it has set a deadline,
+// as on a machine that has other things to do.
+type stalled struct{ *tls.Conn }
+
+func (s stalled) SetReadDeadline(t time.Time) error {
+	err := s.Conn.SetReadDeadline(t)
+	if time.Until(t) > 0 {
+		time.Sleep(2 * time.Until(t))
+	}
+	return err
+}
+
+// TestLeftOverLate: what has come in TLS counts too where the time to read it is
+// over before it is read.
+func TestLeftOverLate(t *testing.T) {
+	answered, sent := make(chan bool), make(chan bool)
+	f := tlsFront(t, tls.VersionTLS13, func(w *wire, nc net.Conn) {
+		for {
+			if _, err := w.head(); err != nil {
+				return
+			}
+			io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			<-answered
+			io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+			sent <- true
+		}
+	})
+	f.mu.Lock()
+	dial := f.servers.all[0].dial
+	f.servers.all[0].dial = func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return stalled{c.(*tls.Conn)}, nil
+	}
+	f.mu.Unlock()
+	for i := range 2 {
+		if head, body := f.dial().roundTrip("POST / HTTP/1.1\r\nHost: a\r\n\r\n"); body != "ok" {
+			t.Errorf("%s%s", head, body)
+		}
+		f.recorded(i + 1)
+		answered <- true
+		<-sent
+	}
+	if n := f.servers.all[0].dials.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
 }
 

@@ -156,7 +156,10 @@ func TestH2Failures(t *testing.T) {
 		defer close(hang)
 		r := route(addr, addr)
 		r.Groups = []plan.Group{{Match: "none"}}
-		r.HTTP.H2, r.HTTP.ResponseTimeout = server, plan.Duration(200*time.Millisecond)
+		r.HTTP.H2 = server
+		hasty, settings := *r, *r.HTTP // for the one server that never answers
+		settings.ResponseTimeout = plan.Duration(200 * time.Millisecond)
+		hasty.HTTP = &settings
 		dead := closed(t)
 		f := newFront(t, r, dead, addr)
 		c := clientOf(t, client)
@@ -174,6 +177,9 @@ func TestH2Failures(t *testing.T) {
 		} {
 			req, _ := http.NewRequest("GET", "http://"+f.addr+x.path, nil)
 			req.Host = x.host
+			if f.Update(r, f.servers); x.path == "/hang" {
+				f.Update(&hasty, f.servers)
+			}
 			resp, err := c.Do(req)
 			if err != nil {
 				t.Fatal(i, err)

@@ -186,7 +186,7 @@ func (f *front) record(x *Exchange) {
 // recorded waits for n records in all and returns them.
 func (f *front) recorded(n int) []Exchange {
 	f.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
 		all := slices.Clone(f.records)
 		f.mu.Unlock()
@@ -199,11 +199,25 @@ func (f *front) recorded(n int) []Exchange {
 	}
 }
 
+// idleAlive is how many connections to servers are kept that could be used again.
+func (f *front) idleAlive() (n int) {
+	f.pool.mu.Lock()
+	defer f.pool.mu.Unlock()
+	for _, all := range f.pool.idle {
+		for _, up := range all {
+			if up.alive() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // noLeaks fails the test if at its end there are more goroutines than before.
 func noLeaks(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				buf := make([]byte, 1<<20)
 				t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
@@ -264,7 +278,7 @@ type wire struct {
 }
 
 func newWire(t *testing.T, c net.Conn) *wire {
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(60 * time.Second))
 	return &wire{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 

@@ -74,14 +74,14 @@ func (up *upstream) silent() bool {
 	up.SetReadDeadline(until)
 	n, err := up.Read(up.one[:])
 	up.SetReadDeadline(time.Time{})
-	return n == 0 && isTimeout(err)
+	// On a busy machine the time may have been over before anything was read.
+	return n == 0 && isTimeout(err) && !up.unread()
 }
 
 // probe reads a byte. If there is one, the connection is of no use any more.
 func (up *upstream) probe(fd uintptr) {
 	if up.tcp == nil {
-		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-		up.pending = err == nil && n > 0
+		up.pending = queued(fd)
 		up.ok = stateOf(fd) == tcpEstablished
 		return
 	}

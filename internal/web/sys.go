@@ -30,6 +30,18 @@ func now(call, fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 	}
 }
 
+// queued tells whether there is something to read on a socket.
+func queued(fd uintptr) bool {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+	return err == nil && n > 0
+}
+
+// unread tells whether bytes have come that nobody has read yet: with a deadline
+// that passes before the read begins, a read fails without a look at them.
+func (l *leg) unread() (is bool) {
+	return l.raw != nil && l.raw.Control(func(fd uintptr) { is = queued(fd) }) == nil && is
+}
+
 // readError is what net.Conn would say; 0 bytes are the end.
 func readError(n int, errno syscall.Errno) error {
 	switch {
