@@ -72,7 +72,7 @@ func expand(ts *testscript.TestScript, _ bool, args []string) {
 
 // await PORT waits until something listens there; ! await until nothing does.
 func await(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		c, err := net.Dial("tcp", "127.0.0.1:"+args[0])
 		if err == nil {
@@ -82,7 +82,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("port %s: %v after 10s", args[0], err)
+			ts.Fatalf("port %s: %v after 30s", args[0], err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -90,7 +90,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 
 // ready PORT waits until the probe there is answered with 200.
 func ready(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		resp, err := http.Get("http://127.0.0.1:" + args[0] + "/")
 		if err == nil {
@@ -100,7 +100,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("the probe at %s: %v after 10s", args[0], err)
+			ts.Fatalf("the probe at %s: %v after 30s", args[0], err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -115,14 +115,14 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 			return err
 		}
 		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return err
 		}
 		if _, err := c.Write([]byte(args[1])); err != nil {
 			return err
 		}
 		got := make([]byte, len(args[1]))
-		if _, err := c.Read(got); err != nil {
+		if _, err := io.ReadFull(c, got); err != nil {
 			return err
 		}
 		if string(got) != args[1] {
@@ -141,7 +141,7 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	c, err := net.Dial("tcp", "127.0.0.1:"+args[0])
 	ts.Check(err)
 	ts.Defer(func() { c.Close() })
-	ts.Check(c.SetDeadline(time.Now().Add(5 * time.Second)))
+	ts.Check(c.SetDeadline(time.Now().Add(20 * time.Second)))
 	_, err = c.Write([]byte("hold"))
 	ts.Check(err)
 	_, err = io.ReadFull(c, make([]byte, 4))

@@ -67,7 +67,7 @@ func jsonTo(to string) plan.Log { return plan.Log{Format: plan.LogJSON, To: to, 
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("still not: %s", what)
 		}
@@ -246,8 +246,9 @@ func TestBlockedPipeNeverBlocksRecord(t *testing.T) {
 		}
 		took = append(took, time.Since(start))
 	}
-	// Most of them, as the machine may have other things to do for a while.
-	if slices.Sort(took); took[len(took)/2] > 50*time.Millisecond || took[len(took)-1] > time.Second {
+	// The quickest of those that find it full, as the machine may have other things to
+	// do; one that waits for the reader waits for ever.
+	if slices.Min(took[4:]) > 50*time.Millisecond || slices.Max(took) > 20*time.Second {
 		t.Errorf("10,000 records took %s", took)
 	}
 	if w.Dropped() == 0 {
@@ -282,7 +283,7 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 	start := time.Now()
 	err := w.Close()
-	if took := time.Since(start); took > w.patience+time.Second {
+	if took := time.Since(start); took > w.patience+20*time.Second {
 		t.Errorf("took %s", took)
 	}
 	if err == nil || !strings.Contains(err.Error(), "could not be written") {

@@ -28,7 +28,7 @@ func dial(t *testing.T, b *brokertest.Broker) net.Conn {
 }
 
 func TestIsNode(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	nodes := []brokers.Node{{ID: 7, Host: "a", Port: 9092}}
 	for _, c := range []struct {
@@ -57,7 +57,7 @@ func TestIsNode(t *testing.T) {
 }
 
 func TestMechanisms(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	b := &brokertest.Broker{Mechanisms: []string{"SCRAM-SHA-256", "GSSAPI"}}
 	conn := dial(t, b)

@@ -104,7 +104,7 @@ func (e *end) said(line string) bool {
 func (e *end) expect(t *testing.T, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
-		for stop := time.Now().Add(3 * time.Second); !e.said(line); time.Sleep(2 * time.Millisecond) {
+		for stop := time.Now().Add(30 * time.Second); !e.said(line); time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(stop) {
 				e.mu.Lock()
 				defer e.mu.Unlock()
@@ -211,7 +211,7 @@ func serve(l net.Listener) {
 }
 
 func dial(conns *sync.Map, id, address, mode string) {
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
 	if err != nil {
 		fmt.Println("refused", id, err)
 		return

@@ -120,7 +120,7 @@ func listen(tb testing.TB, address string) *net.TCPListener {
 // pair is a connection through address, which leads to l.
 func pair(tb testing.TB, address string, l *net.TCPListener) (client, server *net.TCPConn) {
 	tb.Helper()
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	c, err := net.DialTimeout("tcp", address, 30*time.Second)
 	if err != nil {
 		tb.Fatal(err)
 	}

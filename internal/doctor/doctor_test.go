@@ -116,12 +116,12 @@ func shown(r Report) string {
 
 func ask(t *testing.T, w *world, q Question) Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if q.Host == "" {
 		q.Host, q.Port = "k1.corp", 9092
 	}
-	e := examiner{World: w.World(), q: q, connectTimeout: time.Second, answerTimeout: time.Second}
+	e := examiner{World: w.World(), q: q, connectTimeout: 2 * time.Second, answerTimeout: 10 * time.Second}
 	return e.report(ctx)
 }
 
@@ -215,7 +215,7 @@ func TestBootstrap(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	r := Ask(ctx, w.World(), Question{Host: "k1.corp", Port: 9092})
-	if got := shown(r); r.OK || r.Cluster != nil || !strings.HasPrefix(got, "- name: the name k1.corp has no address here: no answer") || time.Since(began) > 3*time.Second {
+	if got := shown(r); r.OK || r.Cluster != nil || !strings.HasPrefix(got, "- name: the name k1.corp has no address here: no answer") || time.Since(began) > 20*time.Second {
 		t.Errorf("after %s: %s", time.Since(began), got)
 	}
 }
@@ -228,7 +228,7 @@ func TestSilent(t *testing.T) {
 	w.serve(t, "10.20.0.9:9092", func(net.Listener) {}) // the kernel accepts
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	e := examiner{World: w.World(), q: Question{Host: "k.corp", Port: 9092}, connectTimeout: time.Second, answerTimeout: 100 * time.Millisecond}
+	e := examiner{World: w.World(), q: Question{Host: "k.corp", Port: 9092}, connectTimeout: 2 * time.Second, answerTimeout: time.Second}
 	r := e.report(ctx)
 	if got := shown(r); len(r.Problems) != 1 || !strings.Contains(got, "- kafka: 10.20.0.9:9092: ApiVersions: the broker did not answer in time") || ctx.Err() != nil {
 		t.Errorf("%v: %s", ctx.Err(), got)
