@@ -135,7 +135,15 @@ func (r *rig) start() {
 			r.t.Error("Run does not end")
 		}
 	})
-	r.until("ready", func() bool { return r.Status().State == Running })
+	r.until("ready", func() bool {
+		select {
+		case err := <-r.ended:
+			r.ended <- err
+			r.t.Fatalf("not started: %v", err)
+		default:
+		}
+		return r.Status().State == Running
+	})
 }
 
 // until waits for a condition, at most half a minute.

@@ -160,7 +160,7 @@ func TestNodes(t *testing.T) {
 	f := newFakeCluster(t)
 	dead := uint16(freePort(t))
 	f.set(brokers.Node{ID: 1, Host: "b1.test", Port: uint16(f.port)}, brokers.Node{ID: 2, Host: "127.0.0.1", Port: dead}, brokers.Node{ID: 30, Host: "b1.test", Port: 9}, brokers.Node{ID: 4, Host: "b4.elsewhere", Port: 9092})
-	wide := fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "1h", "kafka")
+	wide := fmt.Sprintf(kafkaRoute, f.port, "64000-64009", "1h", "kafka")
 	r, e, kept := kafkaRig(t, wide, nil)
 	r.zone.set("b1.test", "127.0.0.1")
 	r.start()
@@ -192,7 +192,7 @@ func TestNodes(t *testing.T) {
 	if s := r.Status().Clusters["orders"]; s.ID != "fake" || s.Problem != "" {
 		t.Errorf("%+v", s)
 	}
-	if got := fmt.Sprint(r.Status().Unreached); got != "map[orders:[{4 30004 b4.elsewhere:9092} {30 0 b1.test:9}]]" {
+	if got := fmt.Sprint(r.Status().Unreached); got != "map[orders:[{4 64004 b4.elsewhere:9092} {30 0 b1.test:9}]]" {
 		t.Errorf("unreached: %s", got)
 	}
 	for _, want := range []string{"nodes of the cluster are known", "1 at b1.test:", "node 30 has no port"} {
@@ -202,7 +202,7 @@ func TestNodes(t *testing.T) {
 	}
 	// The nodes stay known where the file has no ports for them, or does not ask.
 	f.set()
-	r.write(fmt.Sprintf(kafkaRoute, f.port, "30000-30001", "off", "kafka"))
+	r.write(fmt.Sprintf(kafkaRoute, f.port, "64000-64001", "off", "kafka"))
 	r.reload(t)
 	if now() != "1 b1.test(1)" {
 		t.Errorf("with fewer ports: %s", now())
@@ -216,7 +216,7 @@ func TestNodes(t *testing.T) {
 	for len(kept) > 0 {
 		last = <-kept
 	}
-	again, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "kafka"), last)
+	again, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "64000-64009", "off", "kafka"), last)
 	again.zone.set("b1.test", "127.0.0.1")
 	began := time.Now()
 	again.start()
@@ -238,7 +238,7 @@ func (r *rig) reload(t *testing.T) {
 // the cluster is never asked; and what they want has it asked, where it may be.
 func TestNodesOfClients(t *testing.T) {
 	f := newFakeCluster(t)
-	r, e, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "kafka"), nil)
+	r, e, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "64000-64009", "off", "kafka"), nil)
 	r.zone.set("b1.test", "127.0.0.1")
 	r.start()
 	for id := range int32(10) {
@@ -256,7 +256,7 @@ func TestNodesOfClients(t *testing.T) {
 	}
 
 	f.set(brokers.Node{ID: 9, Host: "127.0.0.9", Port: uint16(f.port)}, brokers.Node{ID: 7, Host: "127.0.0.1", Port: uint16(f.port)})
-	r2, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "1h", "kafka"), nil)
+	r2, e2, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, f.port, "64000-64009", "1h", "kafka"), nil)
 	f.set()
 	r2.start()
 	r2.until("being asked", func() bool { return r2.Status().Clusters["orders"].ID == "fake" })
@@ -270,14 +270,14 @@ func TestNodesOfClients(t *testing.T) {
 func TestUsable(t *testing.T) {
 	f := newFakeCluster(t)
 	dead := freePort(t)
-	r, e, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, dead, "30000-30009", "off", "kafka"), nil)
+	r, e, _ := kafkaRig(t, fmt.Sprintf(kafkaRoute, dead, "64000-64009", "off", "kafka"), nil)
 	r.start()
 	e.hooks.Node(engine.Node{Route: "orders", ID: 1, Host: "127.0.0.1", Port: uint16(f.port)})
 	r.until("down", func() bool { err, _ := r.RouteReady("orders"); return err != nil && r.Ready() != nil })
 	r.until("with its node up", func() bool { err, known := r.NodeReady("orders", 1); return err == nil && known })
 
 	// Failed connects count for as long as it is between two tests.
-	without := strings.Replace(fmt.Sprintf(kafkaRoute, f.port, "30000-30009", "off", "off"), "every: 50ms", "every: 1h", 1)
+	without := strings.Replace(fmt.Sprintf(kafkaRoute, f.port, "64000-64009", "off", "off"), "every: 50ms", "every: 1h", 1)
 	r, e, _ = kafkaRig(t, without, nil)
 	r.start()
 	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(dead))
