@@ -52,11 +52,10 @@ func newStage(ctx context.Context, binary string) (*stage, error) {
 	}
 	s := &stage{ctx: ctx, binary: binary, dir: dir, servers: map[string]*exec.Cmd{}}
 	s.file, s.control = filepath.Join(dir, "midspan.yaml"), filepath.Join(dir, "control.sock")
-	for _, p := range []*int{&s.port, &s.web, &s.health} {
-		if *p, err = freeport.Find(1); err != nil {
-			return nil, err
-		}
+	if s.port, err = freeport.Find(3); err != nil {
+		return nil, err
 	}
+	s.web, s.health = s.port+1, s.port+2
 	return s, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,17 +33,19 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script/*.txtar: what a user could have typed.
 func TestScripts(t *testing.T) {
+	ports := portsOf()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MIDSPAN_CONTROL", filepath.Join(e.WorkDir, "control.sock"))
-			for _, name := range []string{"PORT", "PORT2", "ADMIN", "HEALTH"} {
-				port, err := freeport.Find(1)
-				if err != nil {
-					return err
-				}
-				e.Setenv(name, strconv.Itoa(port))
+			names := []string{"PORT", "PORT2", "ADMIN", "HEALTH"}
+			port, err := ports(len(names))
+			if err != nil {
+				return err
+			}
+			for i, name := range names {
+				e.Setenv(name, strconv.Itoa(port+i))
 			}
 			addr, stop, err := echo()
 			if err != nil {
@@ -60,6 +63,33 @@ func TestScripts(t *testing.T) {
 			"hold":   hold,
 		},
 	})
+}
+
+// portsOf gives each script, of which several run at once, ports that no other has:
+// they are free for as long as nobody listens yet.
+func portsOf() func(n int) (int, error) {
+	var mu sync.Mutex
+	given := map[int]bool{}
+	return func(n int) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+	next:
+		for {
+			from, err := freeport.Find(n)
+			if err != nil {
+				return 0, err
+			}
+			for port := from; port < from+n; port++ {
+				if given[port] {
+					continue next
+				}
+			}
+			for port := from; port < from+n; port++ {
+				given[port] = true
+			}
+			return from, nil
+		}
+	}
 }
 
 // expand FILE... replaces $NAME in files by the script's variables.

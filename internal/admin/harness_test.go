@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +16,7 @@ import (
 
 	"midspan/internal/daemon"
 	"midspan/internal/engine"
+	"midspan/internal/freeport"
 	"midspan/internal/plan"
 )
 
@@ -153,9 +151,10 @@ func dialable(l plan.Listen) string {
 
 func basicPlan(t *testing.T) *plan.Plan {
 	t.Helper()
+	port := freePorts(t, 2)
 	return &plan.Plan{
-		Health:  plan.Health{Listen: loopback(freePort(t)), DownWhen: plan.DownNoRoute},
-		Admin:   loopback(freePort(t)),
+		Health:  plan.Health{Listen: loopback(port), DownWhen: plan.DownNoRoute},
+		Admin:   loopback(port + 1),
 		Control: filepath.Join(t.TempDir(), "control.sock"),
 		Drain:   plan.Drain{Detection: plan.Duration(time.Minute), Timeout: plan.Duration(time.Minute)},
 		Routes: []*plan.Route{
@@ -177,20 +176,16 @@ func loopback(port uint16) plan.Listen {
 	return plan.Listen{Addr: netip.MustParseAddr("127.0.0.1"), From: port, To: port}
 }
 
-// freePort is free on every address. It is not of the ports that the kernel gives
-// to whoever connects, or it would be taken before the test comes to use it.
-func freePort(t *testing.T) uint16 {
+func freePort(t *testing.T) uint16 { t.Helper(); return freePorts(t, 1) }
+
+// freePorts is the first of n ports in a row that are free.
+func freePorts(t *testing.T, n int) uint16 {
 	t.Helper()
-	for range 100 {
-		port := uint16(10_000 + rand.IntN(22_000))
-		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
+	port, err := freeport.Find(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return 0
+	return uint16(port)
 }
 
 // noLeaks fails the test if it leaves goroutines of ours or descriptors.

@@ -70,7 +70,7 @@ func playAll(t *testing.T, check plan.Check, cases []exchange) {
 	t.Helper()
 	var all sync.WaitGroup
 	for _, c := range cases {
-		patience := 20 * time.Second // byte by byte takes its time on a busy machine
+		patience := 20 * time.Second                                                                     // byte by byte takes its time on a busy machine
 		if strings.Contains(c.want, "no answer in ") || check.Kind == plan.CheckExpect && c.want != "" { // what is wanted might still come
 			patience = 4 * time.Second
 		}
