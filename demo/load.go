@@ -47,7 +47,7 @@ type load struct {
 func startLoad(url string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{url: url, began: time.Now(), cancel: cancel, by: map[string]uint64{}}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	for range clients {
 		l.done.Add(1)
 		go func() {

@@ -25,6 +25,7 @@ const snippet = `frontend http_frontend
   default_backend webservers
 backend webservers
   balance roundrobin
+  timeout check 10s
   server webserver1 webserver1.org.example.com:WEB check inter 500 fall 2
   server webserver2 webserver2.org.example.com:WEB check inter 500 fall 2
 `
@@ -139,7 +140,7 @@ func (s *stage) importSnippet() error {
 	}
 	say("$ midspan import haproxy\n%s", out)
 	// What the demo adds is where its own DNS and endpoints are.
-	out = append(out, fmt.Sprintf("dns: { servers: [%q], max_ttl: 1s }\nhealth: %d\nadmin: off\ncontrol: %s\nlog: off\ndrain: { detection: 1s, timeout: 10s }\n",
+	out = append(out, fmt.Sprintf("dns: { servers: [%q], max_ttl: 1s }\nhealth: %d\nadmin: off\ncontrol: %s\nlog: off\ndrain: { detection: 4s, timeout: 20s }\n",
 		s.dns.addr, s.health, s.control)...)
 	return os.WriteFile(s.file, out, 0o644)
 }
@@ -258,9 +259,9 @@ func (s *stage) drain() error {
 	return nil
 }
 
-// until polls for a condition, at most ten seconds.
+// until polls for a condition, at most half a minute.
 func (s *stage) until(what string, ok func() bool) error {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			return errors.New("waited in vain until " + what)

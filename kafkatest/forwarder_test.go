@@ -20,7 +20,7 @@ import (
 var program string
 
 // web is for its probe and its metrics.
-var web = &http.Client{Timeout: 5 * time.Second}
+var web = &http.Client{Timeout: 20 * time.Second}
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {

@@ -85,7 +85,7 @@ func (r *rig) read(name string) string {
 }
 
 // limit bounds what a test waits for.
-const limit = 10 * time.Second
+const limit = 30 * time.Second
 
 func (r *rig) waitFor(is func() bool) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
