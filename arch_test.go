@@ -54,7 +54,7 @@ engine/relay      : engine/enginetest freeport netns
 engine/nft        : engine/enginetest netns
 engine/split      : config
 daemon            : config engine/relay freeport
-admin             : config
+admin             : config freeport
 accesslog         :
 web               : config
 brokers           : brokers/brokertest

@@ -63,12 +63,15 @@ func issue(t *testing.T, ca *issued, name string, until time.Time) *issued {
 	return i
 }
 
-// put writes the parts into a file of dir and returns its name.
+// put writes the parts into a file of dir and returns its name. Before Linux 6.13 two
+// writes within some milliseconds have the same time.
 func put(t *testing.T, dir, name string, parts ...[]byte) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, bytes.Join(parts, nil), 0o600); err != nil {
-		t.Fatal(err)
+	for before := stampOf(path); before == stampOf(path); {
+		if err := os.WriteFile(path, bytes.Join(parts, nil), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return path
 }
