@@ -7,9 +7,17 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
+// TestHolders has a network of its own: elsewhere somebody may hold, on an address
+// that is asked for, the port that we get on another.
 func TestHolders(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	loopbackUp(t)
 	listen := func(network, addr string) netip.AddrPort {
 		t.Helper()
 		var local net.Addr
@@ -73,6 +81,23 @@ func TestHolders(t *testing.T) {
 		if got.String() != want || c.held != (got.PID == os.Getpid()) {
 			t.Errorf("%s %s is held by %s, want %s", c.proto, c.at, got, want)
 		}
+	}
+}
+
+func loopbackUp(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		t.Fatal(err)
 	}
 }
 
