@@ -22,7 +22,7 @@ type loop struct {
 	epfd   int
 	wakefd int
 
-	now      time.Duration // since the epoch, taken once for each batch
+	now      time.Duration // since the epoch, taken once for each batch, and for each client that comes
 	epoch    time.Time     // the engine's: loops compare times
 	events   [256]unix.EpollEvent
 	batch    []unix.EpollEvent // what is left of the batch in hand

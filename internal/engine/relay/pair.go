@@ -138,7 +138,9 @@ func (l *loop) open(s *socket, set *settings, fd int32, client netip.AddrPort, w
 	p.client = side{fd: fd, readable: true, writable: true}
 	p.server = side{fd: -1, writable: true}
 	p.set, p.listener = set, s.listener
-	p.clientAddr, p.started = compact(client), time.Now().UnixNano()
+	came := time.Now()
+	p.clientAddr, p.started = compact(client), came.UnixNano()
+	l.now = came.Sub(l.epoch) // else it took longer to connect than the connection lasted, if the batch began long ago
 	p.lastMove = l.now
 	l.e.active.Add(1)
 	if why == noReason && set.MaxConnections == 0 { // else it has its place
