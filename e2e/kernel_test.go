@@ -198,8 +198,12 @@ func TestKernelConflicts(t *testing.T) {
 		remove     = "iptables -t nat -D PREROUTING -i eth0 -p tcp --dport 9092 -j DNAT --to-destination 10.79.0.81:9092"
 		masquerade = "iptables -t nat -D POSTROUTING -o srv0 -j MASQUERADE"
 	)
-	wantWords(t, m.Stderr(), "a rule that is not midspan's is in the way", "chain FORWARD of table ip filter may drop", accept,
-		"sends port tcp 9092 to 10.79.0.81:9092", remove, masquerade)
+	for _, words := range []string{
+		"a rule that is not midspan's is in the way", "chain FORWARD of table ip filter may drop", accept,
+		"sends port tcp 9092 to 10.79.0.81:9092", remove, masquerade,
+	} {
+		m.AwaitLog(words, rig.Patience) // it looks while it forwards
+	}
 	if c, err := k.clients.DialTimeout("tcp", front, 500*time.Millisecond); err == nil {
 		c.Close()
 		t.Error("a connection got through although the policy is DROP: this test is about another fault")
@@ -214,6 +218,10 @@ func TestKernelConflicts(t *testing.T) {
 	}
 	m.Kill()
 	next := rig.Run(t, k.f)
+	next.Signal(syscall.SIGTERM) // before its end it has looked
+	if code := next.Exit(rig.Patience); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 	for _, told := range []string{"in the way", "masquerades all"} {
 		if next.Says(told) > 0 {
 			t.Errorf("after all was done as the log says, it says %q again", told)
