@@ -28,6 +28,7 @@ const (
 	markServerFin = 0x00000002 // the server was the first to end its side
 	markClientFin = 0x00000004 // the client was
 	markServerRst = 0x00000008 // the server has reset it
+	markBothFin   = 0x00000010 // who was not the first has ended its side too
 )
 
 func routeMark(number uint16) uint32 { return markOurs | uint32(number)<<markShift }
@@ -160,6 +161,12 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set, closed map[f
 	const nobody = markOursBits | markServerFin | markClientFin
 	edges.add(anyFlag("rst", flagRST), from(client), marked(markOurs, markOursBits), addMark(markClientRst))
 	edges.add(anyFlag("rst", flagRST), from(server), marked(markOurs, markOursBits), addMark(markServerRst))
+	for _, second := range []struct {
+		from  direction
+		first uint32
+	}{{client, markServerFin}, {server, markClientFin}} {
+		edges.add(anyFlag("fin", flagFIN), from(second.from), marked(markOurs|second.first, markOursBits|second.first), addMark(markBothFin))
+	}
 	edges.add(anyFlag("fin", flagFIN), from(client), marked(markOurs, nobody), addMark(markClientFin))
 	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs, nobody), addMark(markServerFin))
 	edges.add(anyFlag("syn", flagSYN), marked(markOurs, markOursBits), clampMSS())

@@ -129,9 +129,12 @@ func (r *route) endpoint(a netip.AddrPort) *endpoint {
 	return e
 }
 
-// over tells whether both ends are done with a connection that is still tracked.
+// over tells whether both ends are done with a connection that is still tracked. The
+// kernel takes a FIN that is sent again for the other side's, so the marks are asked
+// too; connections from this host itself have none.
 func over(f *conntrack.Flow) bool {
-	return f.State == conntrack.TimeWait || f.State == conntrack.Close || f.Mark&(markClientRst|markServerRst) != 0
+	ended := f.Mark&markBothFin != 0 || f.Mark&(markClientFin|markServerFin) == 0
+	return f.State == conntrack.TimeWait && ended || f.State == conntrack.Close || f.Mark&(markClientRst|markServerRst) != 0
 }
 
 // event takes in what the kernel tells of a connection.

@@ -2,8 +2,11 @@ package nft
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -131,6 +134,61 @@ func TestIdle(t *testing.T) {
 		t.Errorf("the idle one sees %v", err)
 	}
 	w.until("the reason is recorded", func() bool { return w.records.ends()[engine.IdleTimeout] == 1 })
+}
+
+// TestFinAgain: a client whose FIN is lost, or the answer to it, sends it again. That
+// is not the server's: the connection lives on, and what still comes is counted.
+func TestFinAgain(t *testing.T) {
+	w := newWorld(t)
+	const size = 1 << 20
+	goOn := make(chan bool)
+	w.listen("10.1.0.1:80", func(c net.Conn) {
+		io.WriteString(c, "hello")
+		<-goOn
+		c.Write(make([]byte, size))
+	})
+	w.start(routes("web: {listen: 80, to: 10.1.0.1:80}"))
+	c, _ := w.connect(here + ":80")
+	w.nft("add table ip deaf; add chain ip deaf input { type filter hook input priority 0; policy drop; }")
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("connection tracking takes the second FIN for the server's", func() (is bool) {
+		err := w.engine.flows.Dump(markOurs, markOursBits, func(f *conntrack.Flow) { is = is || f.State == conntrack.TimeWait })
+		if err != nil && !errors.Is(err, conntrack.ErrInterrupted) {
+			t.Fatal(err)
+		}
+		return is
+	})
+	w.nft("delete table ip deaf")
+	if n := w.engine.Status().Connections; n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+	close(goOn)
+	if got, err := io.ReadAll(c); len(got) != size || err != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	w.until("the end is recorded", func() bool { return w.records.ends()[engine.ClosedByClient] == 1 })
+	for _, r := range w.records.list() {
+		if !r.End.IsZero() && r.BytesDown < size {
+			t.Errorf("%d bytes down are recorded, want %d and headers", r.BytesDown, size)
+		}
+	}
+}
+
+// nft changes the client's own rules.
+func (w *world) nft(rules string) {
+	w.Helper()
+	err := w.client.Do(func() error {
+		out, err := exec.Command("nft", rules).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("nft: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
 }
 
 // TestCut: on_down decides about live connections to a server that goes down.

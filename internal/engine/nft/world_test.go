@@ -118,6 +118,15 @@ func (w *world) close() {
 // serve has an echo listen in the server's place that says its address first.
 func (w *world) serve(at string) {
 	w.Helper()
+	w.listen(at, func(c net.Conn) {
+		fmt.Fprintf(c, "%s from %s\n", c.LocalAddr().(*net.TCPAddr).IP, c.RemoteAddr().(*net.TCPAddr).IP)
+		io.Copy(c, c)
+	})
+}
+
+// listen is a server that serves each connection with f, and closes it then.
+func (w *world) listen(at string, f func(net.Conn)) {
+	w.Helper()
 	var l net.Listener
 	err := w.server.Do(func() (err error) {
 		lc := net.ListenConfig{KeepAlive: -1}
@@ -137,8 +146,7 @@ func (w *world) serve(at string) {
 			}
 			go func() {
 				defer c.Close()
-				fmt.Fprintf(c, "%s from %s\n", c.LocalAddr().(*net.TCPAddr).IP, c.RemoteAddr().(*net.TCPAddr).IP)
-				io.Copy(c, c)
+				f(c)
 			}()
 		}
 	}()
