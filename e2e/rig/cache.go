@@ -72,6 +72,7 @@ func fillOnce(dir string, fill func(string) error) error {
 const (
 	downloadTries = 4
 	downloadLimit = 5 * time.Minute // of a try: one that hangs is no better than one that fails
+	downloadPause = 2 * time.Second // after the first; after each further one four times as long
 )
 
 // download is command for a program that gets things from the internet, and goes on
@@ -88,10 +89,6 @@ func download(dir, program string, args ...string) error {
 	}
 	return fmt.Errorf("%d tries, the last: %w", downloadTries, err)
 }
-
-// downloadPause is the time after the first try; after the next it is four times as
-// long.
-const downloadPause = 2 * time.Second
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

@@ -161,12 +161,8 @@ func base(p *plan.Plan, numbers map[string]uint16, dispatch []*set, closed map[f
 	const nobody = markOursBits | markServerFin | markClientFin
 	edges.add(anyFlag("rst", flagRST), from(client), marked(markOurs, markOursBits), addMark(markClientRst))
 	edges.add(anyFlag("rst", flagRST), from(server), marked(markOurs, markOursBits), addMark(markServerRst))
-	for _, second := range []struct {
-		from  direction
-		first uint32
-	}{{client, markServerFin}, {server, markClientFin}} {
-		edges.add(anyFlag("fin", flagFIN), from(second.from), marked(markOurs|second.first, markOursBits|second.first), addMark(markBothFin))
-	}
+	edges.add(anyFlag("fin", flagFIN), from(client), marked(markOurs|markServerFin, markOursBits|markServerFin), addMark(markBothFin))
+	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs|markClientFin, markOursBits|markClientFin), addMark(markBothFin))
 	edges.add(anyFlag("fin", flagFIN), from(client), marked(markOurs, nobody), addMark(markClientFin))
 	edges.add(anyFlag("fin", flagFIN), from(server), marked(markOurs, nobody), addMark(markServerFin))
 	edges.add(anyFlag("syn", flagSYN), marked(markOurs, markOursBits), clampMSS())

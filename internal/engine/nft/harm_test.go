@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,12 +128,8 @@ func TestHalfOpen(t *testing.T) {
 	}
 	t.Cleanup(func() { os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_recv", []byte("60"), 0) })
 	w.start(routes("web: {listen: 80, to: 10.1.0.1:80}"))
+	w.nft("add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; add rule inet deaf in tcp flags & (syn|ack) == syn|ack drop")
 	err := w.client.Do(func() error {
-		for _, rule := range []string{"add table inet deaf", "add chain inet deaf in { type filter hook input priority 0; }", "add rule inet deaf in tcp flags & (syn|ack) == syn|ack drop"} {
-			if out, err := exec.Command("nft", rule).CombinedOutput(); err != nil {
-				return errors.New(string(out))
-			}
-		}
 		d := net.Dialer{Timeout: 500 * time.Millisecond}
 		if c, err := d.Dial("tcp", here+":80"); err == nil {
 			c.Close()

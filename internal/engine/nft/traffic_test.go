@@ -2,11 +2,9 @@ package nft
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -173,21 +171,6 @@ func TestFinAgain(t *testing.T) {
 		if !r.End.IsZero() && r.BytesDown < size {
 			t.Errorf("%d bytes down are recorded, want %d and headers", r.BytesDown, size)
 		}
-	}
-}
-
-// nft changes the client's own rules.
-func (w *world) nft(rules string) {
-	w.Helper()
-	err := w.client.Do(func() error {
-		out, err := exec.Command("nft", rules).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("nft: %w: %s", err, out)
-		}
-		return nil
-	})
-	if err != nil {
-		w.Fatal(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -150,6 +151,21 @@ func (w *world) listen(at string, f func(net.Conn)) {
 			}()
 		}
 	}()
+}
+
+// nft changes the client's own rules.
+func (w *world) nft(rules string) {
+	w.Helper()
+	err := w.client.Do(func() error {
+		out, err := exec.Command("nft", rules).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("nft: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
 }
 
 const patience = 30 * time.Second // a machine may be slow

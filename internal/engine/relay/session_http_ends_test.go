@@ -143,21 +143,7 @@ func TestHTTPNoRoute(t *testing.T) {
 func TestHTTPRefused(t *testing.T) {
 	for _, settings := range []string{"", "http: {protocol: h2}"} {
 		s := newTheatre(t, webServer(t, "a"), "mode: http, "+settings)
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if _, err := io.WriteString(c, "not HTTP\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		if b, err := io.ReadAll(c); !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
-			t.Errorf("%q, %v", b, err)
-		}
-		c.Close()
-		if r := s.end(1); r.Reason != engine.BadRequest || r.HTTP == nil || r.HTTP.Status != 400 {
-			t.Errorf("%+v", r)
-		}
+		s.refusesNonsense()
 		s.endedBy(engine.BadRequest)
 		s.mu.Lock()
 		if n := len(s.records); n != 1 {

@@ -173,18 +173,27 @@ func TestHTTPConnectionWithoutRequest(t *testing.T) {
 	if s.settled(); len(s.records) != 0 {
 		t.Errorf("records %+v", s.records)
 	}
-	if c, err = net.Dial("tcp", s.addr); err != nil {
-		t.Fatal(err)
+	s.refusesNonsense()
+}
+
+// refusesNonsense wants a connection that does not speak HTTP to get an answer, and
+// to have a record of its own, the first.
+func (s *theatre) refusesNonsense() {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	defer c.Close()
 	if _, err := io.WriteString(c, "not HTTP\r\n\r\n"); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	if b, err := io.ReadAll(c); !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
-		t.Errorf("%q, %v", b, err)
+		s.t.Errorf("%q, %v", b, err)
 	}
+	c.Close()
 	if r := s.end(1); r.Reason != engine.BadRequest || r.HTTP == nil || r.HTTP.Status != 400 {
-		t.Errorf("%+v", r)
+		s.t.Errorf("%+v", r)
 	}
 }
 
